@@ -1,0 +1,84 @@
+"""Argument checks and their wording, shared by every wing.
+
+A message names the argument, says what would be right, and shows the value that was given:
+``probe must hold at most 1000 images, got 4096``. The command line turns an `InputError` into one sentence
+and exit code 2; anything else is a defect and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import torch
+
+
+class InputError(ValueError):
+    """The caller gave something that cannot be used; the message names it and says what would be right."""
+
+
+def shown(value: object) -> str:
+    """`value` as an error message shows it: a tensor by its shape and dtype, anything else by a short repr."""
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {tuple(value.shape)} and dtype {str(value.dtype).removeprefix('torch.')}"
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def fail(argument: str, right: str, value: object, hint: str = "") -> NoReturn:
+    """Raise the `InputError` ``{argument} must {right}, got {value}{hint}``."""
+    raise InputError(f"{argument} must {right}, got {shown(value)}{hint}")
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` where some name is close to `name`, else nothing."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def one_of(argument: str, value: str, choices: Iterable[str]) -> str:
+    """Return `value` if it is one of `choices`."""
+    choices = list(choices)
+    if value not in choices:
+        fail(argument, "be one of " + ", ".join(map(repr, choices)), value, nearest(str(value), choices))
+    return value
+
+
+def positive_int(argument: str, value: Any, least: int = 1) -> int:
+    """Return `value` if it is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        fail(argument, f"be an integer of at least {least}", value)
+    return value
+
+
+def real(argument: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
+    """Return `value` as a float if it is a finite number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        fail(argument, "be a finite number", value)
+    if not low <= value <= high:
+        fail(argument, f"lie in [{low:g}, {high:g}]", value)
+    return float(value)
+
+
+def finite_rows(argument: str, value: torch.Tensor) -> torch.Tensor:
+    """Return `value` (n rows) if it holds no NaN and no infinity; the message names the first bad row."""
+    bad = ~torch.isfinite(value).flatten(1).all(1) if value.ndim > 1 else ~torch.isfinite(value)
+    if bool(bad.any()):
+        count, first = int(bad.sum()), int(bad.nonzero()[0])
+        raise InputError(
+            f"{argument} must be finite, got NaN or infinity in {count} of {len(value)} rows (the first is row {first})"
+        )
+    return value
+
+
+def cloud(argument: str, value: Any) -> torch.Tensor:
+    """Return `value` if it is a non-empty, finite floating-point tensor of shape (n, d)."""
+    if not isinstance(value, torch.Tensor):
+        fail(argument, "be a torch tensor of shape (n, d)", value)
+    if value.ndim != 2 or not value.is_floating_point():
+        fail(argument, "be a floating-point tensor of shape (n, d)", value, "; flatten further axes first")
+    if value.shape[0] == 0 or value.shape[1] == 0:
+        fail(argument, "have at least one row and one column", value)
+    return finite_rows(argument, value)

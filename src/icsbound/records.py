@@ -1,0 +1,222 @@
+"""The record schema: what `measure`, `training` and `study` write, one JSON object a line, and `report` reads.
+
+A record is a frozen dataclass. Its line holds ``kind`` (which dataclass), ``schema`` (this file's version) and the
+fields. Distances, losses and norms are in the units of the layer's output; accuracies are fractions in 0...1; steps count
+optimizer steps from 0 (before training). Fields marked `CLOCK` depend on the machine's speed; two records are
+the same measurement when all other fields agree (`without_clock`). Infinity is written as the string "Infinity", since JSON has none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from icsbound._check import InputError
+
+SCHEMA = 1
+CLOCK = {"clock": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What every record says: the run it belongs to, as ``ARM-seedSEED`` or the name of a measurement."""
+
+    kind: ClassVar[str] = ""
+    run: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord(Record):
+    """The first line of a run: what is trained or measured, and with what."""
+
+    kind: ClassVar[str] = "run"
+    arm: str
+    seed: int
+    dataset: str
+    model: str
+    parameters: int
+    train_size: int
+    evaluation_size: int
+    split: str  # what accuracy is taken on: "validation" or "test"
+    epochs: int
+    steps: int
+    batch_size: int
+    device: str
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord(Record):
+    """The state after one epoch, evaluated with stored statistics on the whole split."""
+
+    kind: ClassVar[str] = "epoch"
+    epoch: int
+    step: int
+    train_loss: float
+    loss: float
+    accuracy: float
+    seconds: float = field(metadata=CLOCK)
+    images_per_second: float = field(metadata=CLOCK)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistanceRecord(Record):
+    """The shift of one layer between two steps on a fixed probe of n inputs, with its bracket.
+
+    `lower` (dual) <= `value` <= `paired`; `value` and `lower` are None where only the cheap bracket was taken.
+    """
+
+    kind: ClassVar[str] = "distance"
+    layer: str
+    side: str  # "outputs" or "inputs"
+    view: str  # "sample" (flattened), "pooled" (mean over positions), "position", "projection"
+    law: str  # "eval", "train" or "frozen": which statistics normalized the probe
+    step_a: int
+    step_b: int
+    n: int
+    d: int
+    value: float | None  # exact Earth Mover distance W1 of the two empirical laws
+    lower: float | None  # certified lower bound (dual value)
+    paired: float  # U_pair: mean displacement per input, an upper bound
+    independent: float  # U_indep: sqrt(tr S + tr S' + |mean shift|^2), an upper bound
+    mean_shift: float  # a lower bound
+    norms: float  # W1 of the norms about the common mean, a lower bound
+    scale: float  # root mean square spread of the two clouds about their means
+    scale_free: float | None  # value / scale
+    estimator: str
+    seconds: float = field(metadata=CLOCK)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRecord(Record):
+    """Parameters of one normalization layer at a step. `bound` is R: every output lies within R of the bias."""
+
+    kind: ClassVar[str] = "layer"
+    layer: str
+    step: int
+    alpha_mean: float | None
+    alpha_min: float | None
+    alpha_max: float | None
+    weight_mean: float | None  # mean of |gamma|
+    weight_max: float | None
+    bound: float | None  # for the whole sample's output; infinite where no noise-free bound exists
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultRecord(Record):
+    """The last line of a finished run."""
+
+    kind: ClassVar[str] = "result"
+    step: int
+    split: str
+    accuracy: float
+    loss: float
+    seconds: float = field(metadata=CLOCK)
+    peak_memory: int = field(metadata=CLOCK)  # bytes
+
+
+KINDS: dict[str, type[Record]] = {r.kind: r for r in (RunRecord, EpochRecord, DistanceRecord, LayerRecord, ResultRecord)}
+
+
+def to_line(record: Record) -> str:
+    """`record` as one line of JSON, newline included."""
+    fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+    for name, value in fields.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            if math.isnan(value):
+                raise InputError(f"a {record.kind} record must not hold NaN, got one in {name} (run {record.run!r})")
+            fields[name] = "Infinity" if value > 0 else "-Infinity"
+    return json.dumps({"kind": record.kind, "schema": SCHEMA, **fields}, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def from_dict(values: dict[str, Any]) -> Record:
+    """The record that `values`, one decoded line, stands for. Raises InputError for a newer schema or another shape."""
+    values = dict(values)
+    schema, kind = values.pop("schema", None), values.pop("kind", None)
+    if schema != SCHEMA:
+        raise InputError(f"schema must be {SCHEMA} to be read by this version of icsbound, got {schema!r}")
+    if kind not in KINDS:
+        raise InputError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    for name, value in values.items():
+        if value in ("Infinity", "-Infinity"):
+            values[name] = float(value)
+    names = {f.name for f in dataclasses.fields(KINDS[kind])}
+    if names != set(values):
+        missing, unknown = sorted(names - set(values)), sorted(set(values) - names)
+        raise InputError(f"a {kind} record must hold its own fields, got missing {missing} and unknown {unknown}")
+    return KINDS[kind](**values)
+
+
+def without_clock(record: Record) -> Record:
+    """`record` with every field that depends on the machine's speed set to 0: what a repeated run must reproduce."""
+    clocks = {f.name: 0 for f in dataclasses.fields(record) if f.metadata.get("clock")}
+    return dataclasses.replace(record, **clocks)  # type: ignore[arg-type]
+
+
+def read(path: str | os.PathLike[str]) -> list[Record]:
+    """All records of the file at `path`.
+
+    A last line that was cut off (the writer was killed) is left out, with a warning. Any other line that is not a
+    record raises InputError with its number.
+    """
+    lines = Path(path).read_bytes().split(b"\n")
+    complete, tail = lines[:-1], lines[-1]
+    if tail:
+        warnings.warn(
+            f"{path}: line {len(lines)} was cut off and is left out; {len(complete)} records were read", stacklevel=2
+        )
+    records = []
+    for number, line in enumerate(complete, 1):
+        try:
+            records.append(from_dict(json.loads(line)))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise InputError(f"{path}: line {number} is not a record: {error}") from None
+    return records
+
+
+class Writer:
+    """Appends records to one file, each line flushed at once, so that an interrupted run keeps what it measured.
+
+    `offset` (bytes) goes into a checkpoint; `Writer(path, offset=...)` drops what was written after that checkpoint, so that
+    a resumed run repeats no line.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], offset: int | None = None) -> None:
+        self._file = open(path, "ab")  # noqa: SIM115  (closed by close(); a writer outlives one block)
+        if offset is not None:
+            if offset > self._file.tell():
+                size = self._file.tell()
+                self._file.close()
+                raise InputError(f"offset must lie within {path} ({size} bytes), got {offset}: records were lost")
+            self._file.truncate(offset)
+            self._file.seek(offset)
+
+    @property
+    def offset(self) -> int:
+        """Bytes written so far."""
+        return self._file.tell()
+
+    def write(self, record: Record) -> None:
+        """Append one record and flush it."""
+        self._file.write(to_line(record).encode())
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Force what was written to the disk: call before a checkpoint that stores `offset`."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
