@@ -1,9 +1,10 @@
 """The record schema: what `measure`, `training` and `study` write, one JSON object a line, and `report` reads.
 
 A record is a frozen dataclass. Its line holds ``kind`` (which dataclass), ``schema`` (this file's version) and the
-fields. Distances, losses and norms are in the units of the layer's output; accuracies are fractions in 0...1; steps count
-optimizer steps from 0 (before training). Fields marked `CLOCK` depend on the machine's speed; two records are
-the same measurement when all other fields agree (`without_clock`). Infinity is written as the string "Infinity", since JSON has none.
+fields. Distances, losses and norms are in the units of the layer's output; accuracies are fractions in 0...1; steps
+count optimizer steps from 0 (before training). Fields marked `CLOCK` depend on the machine's speed; two records are
+the same measurement when all other fields agree (`without_clock`). Infinity is written as the string "Infinity", since
+JSON has none.
 """
 
 from __future__ import annotations
@@ -121,7 +122,9 @@ class ResultRecord(Record):
     peak_memory: int = field(metadata=CLOCK)  # bytes
 
 
-KINDS: dict[str, type[Record]] = {r.kind: r for r in (RunRecord, EpochRecord, DistanceRecord, LayerRecord, ResultRecord)}
+KINDS: dict[str, type[Record]] = {
+    r.kind: r for r in (RunRecord, EpochRecord, DistanceRecord, LayerRecord, ResultRecord)
+}
 
 
 def to_line(record: Record) -> str:
@@ -183,8 +186,8 @@ def read(path: str | os.PathLike[str]) -> list[Record]:
 class Writer:
     """Appends records to one file, each line flushed at once, so that an interrupted run keeps what it measured.
 
-    `offset` (bytes) goes into a checkpoint; `Writer(path, offset=...)` drops what was written after that checkpoint, so that
-    a resumed run repeats no line.
+    `offset` (bytes) goes into a checkpoint; `Writer(path, offset=...)` drops what was written after that checkpoint, so
+    that a resumed run repeats no line.
     """
 
     def __init__(self, path: str | os.PathLike[str], offset: int | None = None) -> None:

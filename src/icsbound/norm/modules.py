@@ -1,0 +1,227 @@
+"""The layer as modules: drop-in for `nn.BatchNorm1d`, `2d` and `3d`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from icsbound import _check
+from icsbound._check import InputError
+from icsbound.norm import functional, interpolation, settings
+
+
+class _UnitizedBatchNorm(_NormBase):
+    # Not a `_BatchNorm`: tools that replace batch norms (`nn.SyncBatchNorm.convert_sync_batchnorm`) or fold them
+    # into a convolution would drop α without a word. As a `_NormBase` it keeps the buffers and their handling.
+
+    _ranks: tuple[int, ...]
+    alpha: nn.Parameter
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        interpolation: str = "harmonic",
+        scope: str = "sample",
+        target: str | float = "rms",
+        alpha_init: float = 0.5,
+        alpha_range: tuple[float, float] | None = (0.0, 1.0),
+        norm_eps: float | None = None,
+        activation: str | None = None,
+        process_group: Any = None,
+        shrink_only: bool = False,
+        variance: str = "biased",
+        debias: bool = False,
+    ) -> None:
+        _check.positive_int("num_features", num_features)
+        if momentum is not None:
+            _check.real("momentum", momentum, 0.0, 1.0)
+        if process_group is not None:
+            _check.fail("process_group", "be None: this version does not synchronize statistics", process_group)
+        self.settings = settings.checked(
+            eps, norm_eps, interpolation, scope, target, alpha_range, shrink_only, variance, activation
+        )
+        low, high = (-math.inf, math.inf) if alpha_range is None else alpha_range
+        self.alpha_init = _check.real("alpha_init", alpha_init)
+        if not low <= alpha_init <= high:
+            _check.fail("alpha_init", f"lie in alpha_range = [{low:g}, {high:g}]", alpha_init)
+        self.debias = debias
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
+        self.alpha = nn.Parameter(torch.full((num_features,), self.alpha_init, device=device, dtype=dtype))
+
+    @classmethod
+    def as_published(cls, num_features: int, **settings: Any) -> Any:
+        """The layer of the authors' public Keras code: arithmetic, κ = H·W (1 for dense), α from 0 and unbounded.
+
+        One eps = 1e-3 for variance and norm, momentum 0.01, the batch variance times count / (count - 1 - eps), in
+        training and in the running statistics, and running statistics zero-debiased (the first update sets them whole).
+        """
+        published: dict[str, Any] = {
+            "eps": 1e-3,
+            "norm_eps": 1e-3,
+            "momentum": 0.01,
+            "interpolation": "arithmetic",
+            "target": "paper",
+            "alpha_init": 0.0,
+            "alpha_range": None,
+            "variance": "published",
+            "debias": True,
+        }
+        return cls(num_features, **{**published, **settings})
+
+    def reset_parameters(self) -> None:
+        """γ = 1, β = 0, α = `alpha_init`, running mean 0 and variance 1."""
+        super().reset_parameters()
+        if "alpha" in self._parameters:  # not yet there when the base class is built
+            nn.init.constant_(self.alpha, self.alpha_init)
+
+    def _update_factor(self) -> float:
+        """The weight of this batch in the running statistics; counts the batch."""
+        if not (self.training and self.track_running_stats) or self.num_batches_tracked is None:
+            return 0.0
+        self.num_batches_tracked.add_(1)
+        if self.momentum is None:  # cumulative average
+            return 1.0 / float(self.num_batches_tracked)
+        if self.debias:  # exponential average of what was seen, without the weight of the initial value
+            remaining: float = 1.0 - (1.0 - self.momentum) ** float(self.num_batches_tracked)
+            return self.momentum / remaining
+        return self.momentum
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, *) → the same shape, dtype and memory format."""
+        if x.ndim not in self._ranks:
+            wanted = " or ".join(f"{r}-dimensional" for r in self._ranks)
+            raise InputError(f"x must be {wanted} for {type(self).__name__}, got shape {tuple(x.shape)}")
+        update = self.training and self.track_running_stats
+        tracked = update or not self.training
+        return functional.apply(
+            x,
+            self.running_mean if tracked else None,
+            self.running_var if tracked else None,
+            self.weight,
+            self.bias,
+            self.alpha,
+            self.training,
+            self._update_factor(),
+            self.settings,
+        )
+
+    def clamped_alpha(self) -> Tensor:
+        """α as the forward pass uses it, (C,), detached: the parameter itself may leave `alpha_range` for a while."""
+        return interpolation.clamped(self.alpha.detach(), self.settings.alpha_range)
+
+    def bound(self, positions: int = 1) -> float:
+        """The noise-free radius R: every output lies within R of the bias, whatever the input and the statistics.
+
+        Harmonic form with every α_c in (0, 1]: ``|y - β| <= R = κ max_c |γ_c| / α_c``, so the Earth Mover distance
+        between two steps is at most ``|β - β'| + R + R'``. The other forms have such a bound only at α = 1, where R = κ
+        max_c |γ_c|. In scope "position" the radius of one pixel is multiplied by √L. A fused ReLU moves no two points
+        apart: R then holds about relu(β).
+
+        Args:
+            positions: L, the product of the spatial sizes of the output (1 for dense).
+
+        Returns:
+            R in units of the output, for the whole sample flattened to C·L numbers; `inf` where no such bound exists.
+        """
+        _check.positive_int("positions", positions)
+        s, alpha = self.settings, self.clamped_alpha().double()
+        if s.scope == "batch" or float(alpha.min()) <= 0 or float(alpha.max()) > 1:
+            return math.inf
+        if s.interpolation != "harmonic" and float(alpha.min()) < 1:
+            return math.inf
+        gamma = torch.ones_like(alpha) if self.weight is None else self.weight.detach().double().abs()
+        radius = s.kappa(self.num_features, positions) * float((gamma / alpha).max())
+        return radius * math.sqrt(positions) if s.scope == "position" else radius
+
+    def extra_repr(self) -> str:
+        s = self.settings
+        extra = (
+            f", interpolation={s.interpolation!r}, scope={s.scope!r}, target={s.target!r}, alpha_range={s.alpha_range}"
+        )
+        extra += "" if s.norm_eps == s.eps else f", norm_eps={s.norm_eps}"
+        extra += ", shrink_only=True" if s.shrink_only else ""
+        extra += "" if s.variance == "biased" else f", variance={s.variance!r}"
+        extra += "" if s.activation is None else f", activation={s.activation!r}"
+        base: str = super().extra_repr()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return base + extra
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """A checkpoint of `nn.BatchNorm` has no α: it takes its initial value, so that nothing is missing."""
+        if prefix + "alpha" not in state_dict and prefix + "running_mean" in state_dict:
+            initial = torch.full_like(self.alpha, self.alpha_init, requires_grad=False)
+            state_dict = {**state_dict, prefix + "alpha": initial}
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class UnitizedBatchNorm1d(_UnitizedBatchNorm):
+    """Batch normalization with unitized outputs, for (N, C) or (N, C, L) input. See `UnitizedBatchNorm2d`."""
+
+    _ranks = (2, 3)
+
+
+class UnitizedBatchNorm2d(_UnitizedBatchNorm):
+    r"""Batch normalization that rescales each sample's normalized output towards norm κ, for (N, C, H, W) input.
+
+    .. math::
+        u = \frac{x - \mathrm{mean}}{\sqrt{\mathrm{var} + \mathrm{eps}}}, \qquad n = \frac{|u|}{\kappa}, \qquad
+        \nu = \sqrt{n^2 + \mathrm{norm\_eps}}, \qquad y = \gamma \, k(\nu, \alpha) \, u + \beta
+
+    with k = 1 / (α ν + 1 - α) (harmonic), α / ν + 1 - α (arithmetic) or ν^(-α) (geometric), γ, β and α per channel. At
+    α = 0 it is `nn.BatchNorm2d` exactly; at α = 1 every sample leaves with norm κ (before γ and β). With the harmonic
+    form and α > 0, |y - β| <= κ max |γ| / α for every input and every error of the statistics, see `bound`.
+
+    As in `nn.BatchNorm2d`, training normalizes by the batch's mean and biased variance and updates the running
+    statistics by ``new = (1 - momentum) old + momentum batch``, the variance with count / (count - 1); `momentum=None`
+    averages cumulatively, and `track_running_stats=False` uses the batch in evaluation too.
+
+    Args:
+        num_features: C.
+        eps: added to the variance.
+        momentum: weight of the new batch in the running statistics, or None.
+        affine: learn γ and β. α is a parameter either way.
+        track_running_stats: keep running statistics and use them in evaluation.
+        interpolation: "harmonic", "arithmetic" or "geometric".
+        scope: what one norm is taken over: "sample" (all channels and positions of a sample), "position" (the channels
+            of one pixel), or "batch" (root mean square of the sample norms; a control that treats no sample apart).
+        target: κ: "rms" keeps the root mean square of the output (√(C·L), or √C in scope "position"), "paper" is
+            the authors' L = H·W (1 in scope "position" and for dense input), or a number.
+        alpha_init: initial α of every channel.
+        alpha_range: interval that α is kept in, or None. The forward pass clamps; the gradient loses only what points
+            outward at an end, so an α that starts at an end can leave it. The harmonic form needs it within [0, 1].
+        norm_eps: added to n²; None means `eps`.
+        activation: None or "relu", fused with the normalization; nothing more is saved for it.
+        process_group: None; synchronized statistics are not part of this version.
+        shrink_only: replace ν by max(ν, 1): samples with a small norm are left alone, and the map u → y / γ is
+        1-Lipschitz.
+        variance: "biased", or "published" for the authors' factor count / (count - 1 - eps).
+        debias: zero-debias the running statistics, as the Keras of the authors' code does.
+
+    Shapes: (N, C, H, W) → the same, dtype and memory format kept. Statistics are taken in float32 for half-precision
+    input, in float64 for double.
+
+    Raises:
+        InputError: wrong rank or channels, one value per channel in training, integer or complex input, another device,
+            a setting out of range.
+
+    Source: Huang and Yu, CVPR 2020 (arXiv 2001.02814) for unitization and the arithmetic form; the harmonic form,
+    scopes and targets are this library's.
+    """
+
+    _ranks = (4,)
+
+
+class UnitizedBatchNorm3d(_UnitizedBatchNorm):
+    """Batch normalization with unitized outputs, for (N, C, D, H, W) input. See `UnitizedBatchNorm2d`."""
+
+    _ranks = (5,)

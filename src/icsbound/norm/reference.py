@@ -1,0 +1,67 @@
+"""The definition of the layer in plain torch: every other implementation is tested against this one.
+
+It is differentiated by autograd (any order, forward mode, `torch.func`, `torch.compile`), in any dtype. It makes no
+attempt at speed, and none at saving digits where mean ≫ std: the closed form of `coefficients` does.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from icsbound.norm import interpolation
+from icsbound.norm.settings import Settings
+
+
+def batch_statistics(x_NCL: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+    """Mean and variance (biased, times the variance factor) of every channel over samples and positions, each (C,)."""
+    count = x_NCL.shape[0] * x_NCL.shape[2]
+    mean = x_NCL.mean((0, 2))
+    var = ((x_NCL - mean[:, None]) ** 2).mean((0, 2)) * settings.variance_factor(count)
+    return mean, var
+
+
+def unitize(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    alpha: Tensor,
+    statistics: tuple[Tensor, Tensor] | None,
+    settings: Settings,
+) -> Tensor:
+    """``y = γ · k(ν, α) · u + β`` with ``u = (x - mean) / sqrt(var + eps)``; see `UnitizedBatchNorm2d`.
+
+    Args:
+        x: (N, C, *), at least two axes.
+        weight, bias, alpha: (C,), γ, β and α; None for γ = 1, β = 0.
+        statistics: mean and variance, (C,) each, held constant; None to take those of the batch (training).
+    """
+    kept = x.dtype
+    inner = kept if kept in (torch.float32, torch.float64) else torch.float32
+    x_NCL = x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
+    x_NCL = x_NCL.to(inner)
+    _, C, L = x_NCL.shape
+    training = statistics is None
+    mean, var = batch_statistics(x_NCL, settings) if statistics is None else (s.to(inner) for s in statistics)
+    u = (x_NCL - mean[:, None]) * torch.rsqrt(var + settings.eps)[:, None]
+
+    squares = u * u / settings.kappa(C, L) ** 2
+    if settings.scope == "position":
+        n2 = squares.sum(1, keepdim=True)
+    elif settings.scope == "sample":
+        n2 = squares.sum((1, 2), keepdim=True)
+    elif training:
+        n2 = squares.sum((1, 2)).mean()
+    else:  # what the stored variance says the mean of n² is: no sample is treated apart
+        n2 = (var / (var + settings.eps)).sum() * L / settings.kappa(C, L) ** 2
+
+    nu = interpolation.relative_norm(n2, settings)
+    alpha_C1 = interpolation.inside(alpha, settings.alpha_range).to(inner)[:, None]
+    y = interpolation.scale(nu, alpha_C1, settings) * u
+    if weight is not None:
+        y = y * weight.to(inner)[:, None]
+    if bias is not None:
+        y = y + bias.to(inner)[:, None]
+    if settings.activation == "relu":
+        y = torch.relu(y)
+    return y.to(kept).reshape(x.shape)
