@@ -14,6 +14,7 @@ import json
 import math
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -127,13 +128,31 @@ KINDS: dict[str, type[Record]] = {
 }
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# A field's declared type, checked when a file is read: records may come from elsewhere.
+_IS: dict[str, Callable[[Any], bool]] = {
+    "None": lambda v: v is None,
+    "str": lambda v: isinstance(v, str),
+    "bool": lambda v: isinstance(v, bool),
+    "int": lambda v: isinstance(v, int) and not isinstance(v, bool),
+    "float": _is_number,
+    "list[float]": lambda v: isinstance(v, list) and all(map(_is_number, v)),
+    "dict[str, str]": lambda v: isinstance(v, dict) and all(isinstance(t, str) for t in v.values()),
+}
+
+
 def to_line(record: Record) -> str:
     """`record` as one line of JSON, newline included."""
     fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
     for name, value in fields.items():
         if isinstance(value, float) and not math.isfinite(value):
             if math.isnan(value):
-                raise InputError(f"a {record.kind} record must not hold NaN, got one in {name} (run {record.run!r})")
+                raise InputError(
+                    f"a record of kind {record.kind!r} must not hold NaN, got one in {name} (run {record.run!r})"
+                )
             fields[name] = "Infinity" if value > 0 else "-Infinity"
     return json.dumps({"kind": record.kind, "schema": SCHEMA, **fields}, allow_nan=False, ensure_ascii=False) + "\n"
 
@@ -146,13 +165,17 @@ def from_dict(values: dict[str, Any]) -> Record:
         raise InputError(f"schema must be {SCHEMA} to be read by this version of icsbound, got {schema!r}")
     if kind not in KINDS:
         raise InputError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    types = {f.name: str(f.type) for f in dataclasses.fields(KINDS[kind])}
+    if set(types) != set(values):
+        missing, unknown = sorted(set(types) - set(values)), sorted(set(values) - set(types))
+        raise InputError(
+            f"a record of kind {kind!r} must hold its own fields, got missing {missing} and unknown {unknown}"
+        )
     for name, value in values.items():
-        if value in ("Infinity", "-Infinity"):
+        if "float" in types[name] and value in ("Infinity", "-Infinity"):
             values[name] = float(value)
-    names = {f.name for f in dataclasses.fields(KINDS[kind])}
-    if names != set(values):
-        missing, unknown = sorted(names - set(values)), sorted(set(values) - names)
-        raise InputError(f"a {kind} record must hold its own fields, got missing {missing} and unknown {unknown}")
+        elif not any(_IS[part](value) for part in types[name].split(" | ")):
+            raise InputError(f"{name} of a record of kind {kind!r} must be {types[name]}, got {value!r}")
     return KINDS[kind](**values)
 
 

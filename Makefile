@@ -1,0 +1,53 @@
+# Two commands do all the set-up: `make demo` and `make test`. Both build .venv once and reuse it.
+#
+# On Linux without a GPU the default package index serves a CUDA build of torch of several GB. `make demo TORCH_INDEX=URL`
+# takes torch from the index that pytorch.org names for CPU builds instead.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+JOBS ?= auto
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INPUTS := pyproject.toml constraints.txt setup.py src/icsbound/_version.py $(wildcard src/native/*)
+# One thread a process, and threads that sleep while they wait: tests run side by side.
+QUIET := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+
+.PHONY: demo test test-page test-full lint clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/icsbound compare --out runs/demo --force
+
+test: $(VENV)/test.stamp
+	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m "not full and not page"
+	$(MAKE) lint
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# The page in a real browser: needs Chromium (Debian and Ubuntu: apt install chromium).
+test-page: $(VENV)/test.stamp
+	$(QUIET) $(BIN)/python -m pytest -m page
+
+# Longer evidence.
+test-full: $(VENV)/test.stamp
+	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m "not page"
+
+$(VENV)/torch.stamp: constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	touch $@
+
+$(VENV)/demo.stamp: $(VENV)/torch.stamp $(INPUTS)
+	$(PIP) --editable '.[demo]'
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/torch.stamp $(INPUTS)
+	$(PIP) --editable '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist runs src/*.egg-info src/icsbound/_kernels*.so
