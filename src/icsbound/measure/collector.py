@@ -1,0 +1,136 @@
+"""Hooks that gather what layers put out, or are given, while a probe runs through a model batch by batch."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from icsbound import _check
+from icsbound._check import InputError
+from icsbound.measure import views
+from icsbound.measure.layers import channel_axis_of
+from icsbound.measure.store import Store
+
+if TYPE_CHECKING:
+    from icsbound.measure.capture import Settings
+
+Key = tuple[str, int, str]  # layer, which of its calls in one forward pass, view
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The clouds (n, d) by layer and view; by layer its module and its number of positions L (None if unknown)."""
+
+    clouds: dict[tuple[str, str], torch.Tensor]
+    modules: dict[str, nn.Module]
+    positions: dict[str, int | None]
+
+
+class Collector:
+    """Takes the clouds of `modules` in each of the `wanted` views: for every batch `begin`, one forward pass, `end`."""
+
+    def __init__(self, modules: dict[str, nn.Module], wanted: Sequence[str], settings: Settings, n: int) -> None:
+        self._modules, self._wanted, self._settings, self._n = modules, wanted, settings, n
+        self._store = Store(n, settings.dtype, settings.memory, settings.spill)
+        self._positions: dict[str, int | None] = {}
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """A block in which the hooks are on the modules."""
+        with ExitStack() as stack:
+            for name, module in self._modules.items():
+                if self._settings.side == "outputs":
+                    hook = module.register_forward_hook(self._output_hook(name))
+                else:
+                    hook = module.register_forward_pre_hook(self._input_hook(name), with_kwargs=True)
+                stack.callback(hook.remove)
+            yield
+
+    def begin(self, rows: slice) -> None:
+        """Expect the forward pass of these rows of the probe."""
+        self._rows = rows
+        self._calls: Counter[str] = Counter()
+        self._parts: dict[Key, torch.Tensor] = {}
+
+    def end(self) -> None:
+        """Keep what the forward pass gave."""
+        if self._parts:
+            self._store.write(self._rows, self._parts, lambda key: self._named(key[0], key[1]))
+
+    def result(self, required: set[str]) -> Snapshot:
+        """All clouds, checked to be finite. Raises where a `required` layer never ran; warns where another did not."""
+        calls = Counter(layer for layer, _, view in self._store.clouds if view == self._wanted[0])
+        idle = [name for name in self._modules if not calls[name]]
+        if idle:
+            said = (
+                f"{'layer' if len(idle) == 1 else 'layers'} {', '.join(map(repr, idle))} never ran on the probe: "
+                "the model skips it there, or uses its parameters without calling it"
+            )
+            if len(idle) == len(self._modules) or required & set(idle):
+                raise InputError(f"layers must run on the probe; {said}")
+            warnings.warn(f"{said}; it is left out", stacklevel=4)
+        clouds = {}
+        modules: dict[str, nn.Module] = {}
+        positions: dict[str, int | None] = {}
+        order = list(self._modules)
+        for (layer, call, view), cloud in sorted(self._store.clouds.items(), key=lambda item: order.index(item[0][0])):
+            label = layer if calls[layer] == 1 else f"{layer}#{call}"
+            clouds[label, view] = self._finite(layer, call, view, cloud)
+            modules[label], positions[label] = self._modules[layer], self._positions[layer]
+        return Snapshot(clouds, modules, positions)
+
+    def _output_hook(self, name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            self._take(name, module, output)
+
+        return hook
+
+    def _input_hook(self, name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._take(name, module, args if _first_tensor(args) is not None else kwargs)
+
+        return hook
+
+    def _take(self, name: str, module: nn.Module, values: Any) -> None:
+        settings, call = self._settings, self._calls[name]
+        self._calls[name] += 1
+        x = _first_tensor(values)
+        if x is None or not x.is_floating_point():
+            kind = type(values).__name__ if x is None else f"a tensor of dtype {str(x.dtype).removeprefix('torch.')}"
+            raise InputError(f"{self._named(name, call)} must hold a floating-point tensor to be measured, got {kind}")
+        size, axis = self._rows.stop - self._rows.start, settings.sample_axis
+        if not -x.ndim <= axis < x.ndim or x.shape[axis] != size:
+            raise InputError(
+                f"sample_axis must be the axis of the {size} inputs in the values of layer {name!r}, which have shape "
+                f"{tuple(x.shape)}, got {axis}"
+            )
+        x = x.detach().movedim(axis, 0)
+        channels = settings.channel_axis if settings.channel_axis is not None else channel_axis_of(module)
+        self._positions[name] = views.positions(x, channels)
+        for view in self._wanted:
+            part = views.cloud(x, view, channels, name, self._rows, self._n, settings.dimension, settings.seed)
+            # A copy: what follows in the model may write into its input (ReLU in place).
+            self._parts[name, call, view] = part.clone()
+
+    def _finite(self, layer: str, call: int, view: str, cloud: torch.Tensor) -> torch.Tensor:
+        kept = cloud.dtype
+        hint = ", or beyond the range of dtype float16" if kept == self._settings.dtype == torch.float16 else ""
+        return _check.finite_rows(f"{self._named(layer, call)} (view {view!r}{hint})", cloud)
+
+    def _named(self, layer: str, call: int) -> str:
+        return f"{self._settings.side} of layer {layer!r}" + (f" in its call {call + 1}" if call else "")
+
+
+def _first_tensor(values: Any) -> torch.Tensor | None:
+    """The first tensor in `values`, looked for in tuples, lists and mappings, depth first."""
+    if isinstance(values, torch.Tensor):
+        return values
+    inner = values.values() if isinstance(values, Mapping) else values if isinstance(values, tuple | list) else ()
+    return next((found for value in inner if (found := _first_tensor(value)) is not None), None)
