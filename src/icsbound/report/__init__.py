@@ -1,0 +1,31 @@
+"""One page from a run's records: findings first, then figures, tables and how to reproduce them.
+
+This wing reads `records.jsonl` and `config.json` and nothing else, so a page can be rebuilt on a laptop from a run made
+on a cluster. `runs` loads, `statistics` computes, `findings` says it in sentences, `plots` draws, `html` sets the page.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from icsbound._check import InputError
+
+__all__ = ["build"]
+
+
+def build(folder: str | os.PathLike[str]) -> Path:
+    """Write `report.html` and `figures/` into `folder` from every `records.jsonl` in it or below; return the page's path.
+
+    The page is one file that needs no network and no server, and no other file beside it. A run that was interrupted is
+    shown as far as it came, and named. The same records give the same page.
+
+    Raises InputError where `folder` holds no readable record, or where the extra ``icsbound[report]`` is not installed.
+    """
+    try:
+        from icsbound.report import html
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"the page needs {error.name}, which is not installed: pip install 'icsbound[report]'"
+        ) from None
+    return html.build(Path(folder))

@@ -1,0 +1,80 @@
+"""How the page writes numbers: three digits, a true minus, powers of ten as powers, plurals that agree."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from icsbound.report.runs import Study
+from icsbound.report.statistics import Interval
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def number(value: float, digits: int = 3) -> str:
+    """`value` with `digits` significant digits; powers of ten where plain digits would be long."""
+    if math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if value != 0 and not 1e-4 <= abs(value) < 1e6:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPT)}".replace("-", "−")
+    if abs(value) >= 10**digits:
+        return f"{value:,.0f}".replace("-", "−")
+    text = f"{value:#.{digits}g}".rstrip(".") if value else "0"
+    return text.replace("-", "−")
+
+
+def signed(value: float, decimals: int = 2) -> str:
+    """`value` with its sign, a true minus, and a plain zero."""
+    text = f"{value:+.{decimals}f}"
+    return text.replace("-", "−") if float(text) else f"{0:.{decimals}f}"
+
+
+def percent(fraction: float, decimals: int = 1) -> str:
+    """A fraction as a percentage."""
+    return f"{100 * fraction:.{decimals}f} %"
+
+
+def count(value: int, one: str, many: str = "") -> str:
+    """`1 run`, `3 runs`, `1,200 runs`."""
+    return f"{value:,} {one if value == 1 else many or one + 's'}"
+
+
+def listed(names: list[str], limit: int = 6) -> str:
+    """`a, b and c`; beyond `limit`, the first ones and how many more."""
+    if len(names) > limit:
+        return ", ".join(names[:limit]) + f" and {len(names) - limit} more"
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
+def points(interval: Interval) -> str:
+    """A difference of accuracies with its interval, in percentage points."""
+    text = f"{signed(100 * interval.mean)} points"
+    if interval.known:
+        return text + f" (95 % interval {signed(100 * interval.low)} to {signed(100 * interval.high)})"
+    return text + (" (one seed: no interval)" if interval.count == 1 else " (the same at every seed: no interval)")
+
+
+def times(interval: Interval) -> str:
+    """A ratio with its interval."""
+    text = f"{number(interval.mean)} times"
+    if interval.known:
+        return text + f" (95 % interval {number(interval.low)} to {number(interval.high)})"
+    return text + (" (one seed: no interval)" if interval.count == 1 else " (the same at every seed: no interval)")
+
+
+def split(study: Study) -> str:
+    """What accuracies were taken on."""
+    info = next((run.info for run in study.runs if run.info), None)
+    return f"{info.split} split of {info.evaluation_size:,} images" if info else "unknown split"
+
+
+def measure(distances: pd.DataFrame) -> str:
+    """n, d and estimator of some distances."""
+    low, high = distances["d"].min(), distances["d"].max()
+    d = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    n = listed([f"{n:,}" for n in sorted(distances["n"].unique())])
+    return f"n = {n}, d = {d}; {listed(sorted(distances['estimator'].unique()))}."
