@@ -41,6 +41,7 @@ class Pair:
     b: Tensor
     x: Tensor
     y: Tensor
+    origin: Tensor  # of x and y, in units of 2**first
     first: int  # exponent taken out before centring, so that centring cannot overflow
     second: int  # and the one taken out after
 
@@ -73,6 +74,10 @@ class Pair:
     def _raw(self, rows: Tensor) -> Tensor:
         return rows.to(self.x.device, torch.float64) * 2.0**-self.first
 
+    def centred(self, point: Tensor) -> Tensor:
+        """A point of the clouds' space in the coordinates of `x` and `y`."""
+        return (self._raw(point) - self.origin) * 2.0**-self.second
+
     def paired(self) -> Tensor:
         """|a_i - b_i| of every row (needs n = m)."""
         index = torch.arange(len(self.a), device=self.a.device)
@@ -91,7 +96,7 @@ def pair(a: Tensor, b: Tensor) -> Pair:
     x.sub_(centre)
     y.sub_(centre)
     second = _exponent(max(float(x.abs().max()), float(y.abs().max())))
-    return Pair(a, b, x.mul_(2.0**-second), y.mul_(2.0**-second), first, second)
+    return Pair(a, b, x.mul_(2.0**-second), y.mul_(2.0**-second), pivot + centre, first, second)
 
 
 def matrix(p: Pair) -> Tensor:

@@ -1,0 +1,270 @@
+"""Bounds from parameters and noise, against exact W1 of outputs normalized and unitized right here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from clouds import draw
+from ledger import Ledger
+
+from icsbound._check import InputError
+from icsbound.measure import layer_bounds
+from icsbound.measure.bounds import layer_bound
+from icsbound.measure.emd import emd
+from icsbound.measure.layer_bounds import INTERPOLATIONS, Noise, Unitized
+
+Tensor = torch.Tensor
+INF = math.inf
+
+
+def rounding(*clouds: Tensor) -> float:
+    return 1e-12 * sum(float(z.norm(dim=1).mean()) for z in clouds)
+
+
+def uniform(g: np.random.Generator, low: float, high: float, size: int) -> Tensor:
+    return torch.from_numpy(g.uniform(low, high, size=size))
+
+
+def verify_batch_norm(book: Ledger, g: np.random.Generator) -> None:
+    n, d = int(g.choice([2, 3, 8, 30])), int(g.choice([1, 2, 7]))
+    a, b, label = draw(g, n, d)
+    eps = 10 ** g.uniform(-12, 0)
+    u, v = ((z - z.mean(0)) / (z.var(0, correction=0) + eps).sqrt() for z in (a, b))
+    book.claim("exact", emd(u, v).value, layer_bounds.batch_norm(d), rounding(u, v), label)
+    weights, biases = (torch.from_numpy(g.normal(size=(2, d)) * 10 ** g.uniform(-3, 3, size=(2, 1))) for _ in range(2))
+    x, y = u * weights[0] + biases[0], v * weights[1] + biases[1]
+    book.claim("affine", emd(x, y).value, layer_bounds.batch_norm_affine(*weights, *biases), rounding(x, y), label)
+
+    kept = (a.std(0, correction=0) > 1e-9 * a.abs().max()) & (b.std(0, correction=0) > 1e-9 * b.abs().max())
+    if not bool(kept.any()):
+        return
+    z, w = ((t - t.mean(0)) / t.std(0, correction=0) for t in (a[:, kept], b[:, kept]))
+    k, size = z.shape[1], 10 ** g.uniform(-3, 1)
+    first, second = (
+        Noise(torch.from_numpy(g.normal(size=k) * size), torch.from_numpy(np.expm1(g.normal(size=k) * min(size, 2))))
+        for _ in range(2)
+    )
+    u, v, same = ((t - e.delta) / (1 + e.eta) for t, e in ((z, first), (w, second), (z, second)))
+    w1, allowance = emd(u, v).value, rounding(u, v, z, w)
+    book.claim("noisy", w1, layer_bounds.noisy_batch_norm(first, second), allowance, label)
+    delta = float(max(first.delta.abs().max(), second.delta.abs().max()))
+    eta = max(0.0, -float(min(first.eta.min(), second.eta.min())))
+    book.claim("coarse", w1, layer_bounds.noisy_batch_norm_coarse(k, delta, eta), allowance, label)
+    change = abs(w1 - emd(z, w).value)
+    book.claim("effect of noise", change, layer_bounds.noise_effect(first, second), allowance, label)
+    least, most = layer_bounds.noise_only(first, second)
+    alone = emd(u, same).value
+    book.claim("noise alone, lower", least, alone, rounding(u, same), label)
+    book.claim("noise alone, upper", alone, most, rounding(u, same), label)
+    book.claim("mean shift of noise", least, w1, allowance, label)
+
+
+def verify_tensors(book: Ledger, g: np.random.Generator) -> None:
+    n, c, size = int(g.choice([2, 4])), int(g.choice([1, 2])), int(g.choice([2, 4, 9]))
+    pattern = torch.from_numpy(g.normal(size=(1, c, size)))
+    a = pattern + 10 ** g.uniform(-3, 1) * torch.from_numpy(g.normal(size=(n, c, size)))
+    b = -a if g.random() < 0.5 else torch.from_numpy(g.normal(size=(n, c, size)))
+    u, v = (
+        (z - z.mean((0, 2), keepdim=True)) / (z.var((0, 2), correction=0, keepdim=True) + 1e-12).sqrt() for z in (a, b)
+    )
+    x, y = u.flatten(1), v.flatten(1)
+    w1 = emd(x, y).value
+    with_means = layer_bounds.batch_norm_tensor(c, size, x.mean(0), y.mean(0))
+    book.claim("whole tensors, with means", w1, with_means, rounding(x, y))
+    book.claim("whole tensors", w1, layer_bounds.batch_norm_tensor(c, size), rounding(x, y))
+    x, y = (z.transpose(1, 2).reshape(-1, c) for z in (u, v))
+    book.claim("single positions", emd(x, y).value, layer_bounds.batch_norm(c), rounding(x, y))
+    # the train law: every batch of m rows by its own moments, and the mixture over batches
+    m = int(g.choice([2, 3, 4]))
+    mixtures = [torch.from_numpy(draw(g, 8 * m, 3)[k].numpy().reshape(8, m, 3)) for k in (0, 1)]
+    x, y = (
+        ((z - z.mean(1, keepdim=True)) / (z.var(1, correction=0, keepdim=True) + 1e-12).sqrt()).reshape(-1, 3)
+        for z in mixtures
+    )
+    book.claim("train law", emd(x, y).value, layer_bounds.batch_norm(3), rounding(x, y))
+
+
+def unitize(u: Tensor, layer: Unitized, eps: float) -> Tensor:
+    """The layer's output, straight from its definition."""
+    alpha = torch.as_tensor(layer.alpha, dtype=torch.float64)
+    n = (u.norm(dim=1, keepdim=True) / layer.target).square().add(eps).sqrt()
+    s = {
+        "harmonic": lambda: 1 / (alpha * n + (1 - alpha)),
+        "arithmetic": lambda: alpha / n + (1 - alpha),
+        "geometric": lambda: n**-alpha,
+    }[layer.interpolation]()
+    return torch.where(u == 0, 0.0, s * u) * (1 if layer.weight is None else layer.weight)
+
+
+def verify_unitized(book: Ledger, g: np.random.Generator) -> None:
+    n, d = int(g.choice([1, 2, 5, 12])), int(g.choice([1, 2, 6]))
+    a, b, label = draw(g, n, d)
+    clouds = [z * 10 ** g.uniform(-3, 3) for z in (a, b)]
+    target, eps = 10 ** g.uniform(-2, 3), float(g.choice([0, 1e-5, 1e-3, 1]))
+    scalar = bool(g.random() < 0.5)
+    for form in INTERPOLATIONS:
+        layers, outputs, inside = [], [], []
+        for u in clouds:
+            alpha = 1.0 if g.random() < 0.1 else g.uniform(1e-3, 1) if scalar else uniform(g, 1e-3, 1, d)
+            plain = scalar and g.random() < 0.5
+            weight = None if plain else torch.from_numpy(g.normal(size=d))
+            bias = None if plain else torch.from_numpy(g.normal(size=d))
+            norms = u.norm(dim=1)
+            known: Tensor | float | None = [None, float(norms.mean()), norms][int(g.integers(3))]
+            layer = Unitized(form, alpha, target, weight, bias, known)
+            y = unitize(u, layer, eps)
+            reach = y.norm(dim=1)
+            off = f"{label}, {form}, alpha={alpha}, norms {type(known).__name__}"
+            book.claim(f"{form}: E|y - β|", float(reach.mean()), layer.radius(), rounding(y), off)
+            book.claim(f"{form}: rms |y - β|", float(reach.square().mean().sqrt()), layer.radius(2), rounding(y), off)
+            book.claim(f"{form}: |y - β|", float(reach.max()), layer.noise_free_radius(), rounding(y), off)
+            layers.append(layer)
+            inside.append(y)
+            outputs.append(y if bias is None else y + bias)
+        w1 = emd(*outputs).value
+        book.claim(f"{form}: W1", w1, layer_bounds.unitized(*layers), rounding(*outputs), label)
+        means = [z.mean(0) for z in inside]
+        sharper = layer_bounds.unitized(*layers, 1, *means)
+        book.claim(f"{form}: W1 with means", w1, sharper, rounding(*outputs, *inside), label)
+    alpha = g.uniform(0, 1)
+    layer = Unitized("arithmetic", alpha, target)
+    least = layer_bounds.arithmetic_lower(alpha, *(u.norm(dim=1) for u in clouds))
+    if all(bool((u.norm(dim=1) > 0).all()) for u in clouds):
+        x, y = (unitize(u, layer, 0.0) for u in clouds)
+        book.claim("arithmetic: lower", least, emd(x, y).value, rounding(*clouds, x, y), label)
+
+
+def verify(cases: int, seed: int) -> Ledger:
+    book, g = Ledger(), np.random.default_rng(seed)
+    for _ in range(cases):
+        verify_batch_norm(book, g)
+        verify_tensors(book, g)
+        verify_unitized(book, g)
+    return book
+
+
+def test_no_bound_is_violated() -> None:
+    book = verify(100, seed=0)
+    assert book.total >= 3000
+    assert book.violated() == {}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("seed", range(5))
+def test_no_bound_is_violated_in_more_cases(seed: int) -> None:
+    book = verify(400, seed=50 + seed)
+    assert book.total >= 10_000
+    assert book.violated() == {}
+
+
+def test_false_statements_are_refuted() -> None:
+    book, g = Ledger(), np.random.default_rng(0)
+    for _ in range(100):
+        pattern = torch.from_numpy(g.normal(size=(1, 1, 4)))
+        x = (pattern - pattern.mean()) / pattern.std(correction=0) * torch.ones(3, 1, 1)
+        book.claim(
+            "whole tensors keep sqrt(2 d)", emd(x.flatten(1), -x.flatten(1)).value, layer_bounds.batch_norm(4), 0
+        )
+        u = torch.from_numpy(g.normal(size=(6, 3)))
+        for form in INTERPOLATIONS:
+            layer = Unitized(form, 0.5, 1.0)
+            y, z = unitize(u, layer, 0.0), unitize(100 * u + 5, layer, 0.0)
+            book.claim(f"{form}: noise-free by 2 κ / α", emd(y, z).value, 2 * layer.target / 0.5, 0)
+    assert set(book.violated()) == {
+        "whole tensors keep sqrt(2 d)",
+        "arithmetic: noise-free by 2 κ / α",
+        "geometric: noise-free by 2 κ / α",
+    }
+
+
+def test_known_constants() -> None:
+    assert layer_bounds.batch_norm(8) == 4.0
+    assert layer_bounds.batch_norm_tensor(4, 4) == 8.0
+    for count, factor in ((4, 2.236), (8, 1.342), (16, 1.144), (128, 1.016)):
+        assert layer_bounds.small_batch_norm(8, count) == pytest.approx(4 * factor, abs=2e-3)
+    assert layer_bounds.small_batch_norm(8, 3) == INF
+    assert layer_bounds.small_batch_shift(64, 3) == INF
+    assert layer_bounds.effective_count(32, 49, 0.0) == 32 * 49
+    assert layer_bounds.effective_count(32, 49, 1.0) == 32
+    assert layer_bounds.noisy_batch_norm_coarse(9, 0.0, 1.0) == INF
+    assert layer_bounds.noisy_batch_norm_coarse(9, 0.0, 0.0) == pytest.approx(math.sqrt(18))
+    assert Unitized("harmonic", 0.25, 2.0).radius() == 8.0
+    assert Unitized("harmonic", 0.0, 2.0).radius() == INF
+    assert Unitized("arithmetic", 0.5, 2.0).radius() == Unitized("geometric", 0.5, 2.0).radius() == INF
+    assert {Unitized(form, 1.0, 2.0).radius() for form in INTERPOLATIONS} == {2.0}
+    assert Unitized("harmonic", torch.tensor([0.0, 0.5]), 2.0, weight=torch.tensor([0.0, 3.0])).radius() == 12.0
+    assert Unitized("geometric", 0.5, 4.0, norms=9.0).radius() == pytest.approx(6.0)
+
+
+def test_the_harmonic_constant_is_attained_in_the_limit() -> None:
+    u = torch.eye(3, dtype=torch.float64)[:1] * 1e9
+    layer = Unitized("harmonic", 0.5, 3.0)
+    w1 = emd(unitize(u, layer, 0.0), unitize(-u, layer, 0.0)).value
+    assert w1 == pytest.approx(layer_bounds.unitized(layer, layer), rel=1e-6)
+
+
+@pytest.mark.parametrize(("d", "count"), [(16, 8), (16, 64)])
+def test_noise_of_small_gaussian_batches(d: int, count: int) -> None:
+    """Simulated means: (1 + δ^2)/(1 + η)^2 = (M + 1)/(M - 3), shift^2 = 2 d / (M - 3), within 6 standard errors."""
+    g = torch.Generator().manual_seed(count)
+    batches = torch.randn(2, 8000, count, d, generator=g, dtype=torch.float64)
+    mean, deviation = batches.mean(2), batches.std(2, correction=0)
+    second = ((1 + mean.square()) / deviation.square())[0].flatten()
+    error = float(second.std()) / math.sqrt(len(second))
+    assert float(second.mean()) == pytest.approx(
+        (layer_bounds.small_batch_norm(d, count) ** 2) / (2 * d), abs=6 * error
+    )
+    shift = (mean / deviation).diff(dim=0)[0].square().sum(1)
+    error = float(shift.std()) / math.sqrt(len(shift))
+    assert float(shift.mean()) == pytest.approx(layer_bounds.small_batch_shift(d, count) ** 2, abs=6 * error)
+
+
+@dataclass
+class Layer:
+    radius: float
+    bias: Tensor | None
+
+    def bound(self, positions: int = 1) -> float:
+        return self.radius * positions
+
+
+def test_layer_bound_asks_the_layers() -> None:
+    before, after = Layer(2.0, torch.tensor([1.0, 0.0])), Layer(3.0, torch.tensor([1.0, 5.0]))
+    assert layer_bound(before, after) == 10.0
+    assert layer_bound(before, after, positions=4) == 4 * 5 + 2 * 5.0
+    assert layer_bound(Layer(1.0, None), after) == pytest.approx(4 + math.sqrt(26))
+    assert layer_bound(Layer(1.0, None), Layer(INF, None)) == INF
+
+
+T = torch.tensor
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: layer_bounds.batch_norm(0), "dimension must be an integer of at least 1, got 0"),
+        (
+            lambda: layer_bounds.batch_norm_affine(T([1.0]), T([1.0, 2]), T([0.0]), T([0.0])),
+            r"weight_b must be.*\(1,\)",
+        ),
+        (lambda: layer_bounds.batch_norm_tensor(1, 2, mean_a=T([0.0, 0])), "mean_a and mean_b must be given together"),
+        (lambda: Noise(T([0.0]), T([-1.0])), r"eta must exceed -1 everywhere"),
+        (lambda: layer_bounds.noise_effect(Noise(T([0.0]), T([0.0])), Noise(T([0.0, 0]), T([0.0, 0]))), "got 1 and 2"),
+        (lambda: Unitized("harmonc", 0.5, 1.0), "did you mean 'harmonic'"),  # type: ignore[arg-type]
+        (lambda: Unitized("harmonic", 1.5, 1.0), r"alpha must lie in \[0, 1\], got 1.5"),
+        (lambda: Unitized("harmonic", T([0.5, 1.5]), 1.0), r"alpha must lie in \[0, 1\], got '0.5 to 1.5'"),
+        (lambda: Unitized("harmonic", 0.5, 0.0), "target must be positive, got 0.0"),
+        (lambda: Unitized("harmonic", T([0.5]), 1.0, weight=T([1.0, 2])), r"weight must be a tensor of shape \(1,\)"),
+        (lambda: Unitized("harmonic", 0.5, 1.0, norms=T([-1.0])), "norms must be nonnegative, got -1.0"),
+        (lambda: Unitized("harmonic", 0.5, 1.0, norms=-1.0), r"norms must lie in \[0, inf\], got -1.0"),
+        (lambda: layer_bound(Layer(1, T([0.0])), Layer(1, T([0.0, 1]))), "bias must have the same shape at both steps"),
+        (lambda: layer_bound(torch.nn.Identity(), Layer(1, None)), "before must have a method bound"),
+    ],
+)
+def test_bad_input_is_named(call: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        call()  # type: ignore[operator]
