@@ -1,0 +1,123 @@
+"""The arms of a comparison: normalization layers by name, each with the arm it is judged against.
+
+======================  ===========================================================================  ===================
+arm                     layer                                                                        control
+======================  ===========================================================================  ===================
+``bn``                  `torch.nn.BatchNorm2d`
+``published``           arithmetic interpolation as the paper's code has it (`as_published`)         ``published-batch``
+``published-batch``     the same with one norm a batch: a trained gain, and no unitization           ``bn``
+``unitized``            the layer's defaults                                                         ``bn``
+``unitized-1``          alpha frozen at 1, where all interpolations coincide                         ``bn``
+``unitized-position``   one norm a pixel                                                             ``bn``
+``arithmetic``          arithmetic interpolation, alpha from 0.5 in [0, 1]                           ``bn``
+``gn``                  `torch.nn.GroupNorm`, 16 channels a group                                    ``bn``
+======================  ===========================================================================  ===================
+
+Further settings follow a colon and go to the layer's constructor: ``unitized:alpha_init=0.3,scope=position``.
+``frozen=true`` takes alpha out of training.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from icsbound._check import InputError, fail, nearest, positive_int
+from icsbound.norm.modules import UnitizedBatchNorm2d
+from icsbound.training import spec
+
+# What the comparison decides itself, so that no arm may set it.
+_FIXED = {"self", "num_features", "device", "dtype", "process_group"}
+
+
+def _batch(channels: int, **settings: Any) -> nn.Module:
+    return nn.BatchNorm2d(channels, **settings)
+
+
+def _group(channels: int, *, group_size: int = 16, eps: float = 1e-5) -> nn.Module:
+    positive_int("group_size", group_size)
+    if channels > group_size and channels % group_size:
+        fail("group_size", f"divide the {channels} channels of every normalized layer", group_size)
+    return nn.GroupNorm(max(1, channels // group_size), channels, eps=eps)
+
+
+def _freezable(layer: nn.Module, frozen: bool) -> nn.Module:
+    if frozen:
+        layer.get_parameter("alpha").requires_grad_(False)
+    return layer
+
+
+def _unitized(channels: int, *, frozen: bool = False, **settings: Any) -> nn.Module:
+    return _freezable(UnitizedBatchNorm2d(channels, **settings), frozen)
+
+
+def _published(channels: int, *, frozen: bool = False, **settings: Any) -> nn.Module:
+    return _freezable(UnitizedBatchNorm2d.as_published(channels, **settings), frozen)
+
+
+# The constructor whose arguments an arm of this kind accepts.
+_ACCEPTS: dict[Callable[..., nn.Module], Callable[..., Any]] = {
+    _batch: nn.BatchNorm2d.__init__,
+    _group: _group,
+    _unitized: UnitizedBatchNorm2d.__init__,
+    _published: UnitizedBatchNorm2d.__init__,
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to normalize: `make(channels)` builds a layer for (N, channels, H, W); `control` names the arm to judge
+    by.
+    """
+
+    name: str
+    kind: Callable[..., nn.Module] = field(repr=False)
+    control: str | None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def make(self, channels: int) -> nn.Module:
+        """A fresh layer for `channels` channels."""
+        return self.kind(channels, **self.settings)
+
+
+ARMS: dict[str, Arm] = {
+    arm.name: arm
+    for arm in (
+        Arm("bn", _batch, None),
+        Arm("published", _published, "published-batch"),
+        Arm("published-batch", _published, "bn", {"scope": "batch"}),
+        Arm("unitized", _unitized, "bn"),
+        Arm("unitized-1", _unitized, "bn", {"alpha_init": 1.0, "frozen": True}),
+        Arm("unitized-position", _unitized, "bn", {"scope": "position"}),
+        Arm("arithmetic", _unitized, "bn", {"interpolation": "arithmetic"}),
+        Arm("gn", _group, "bn"),
+    )
+}
+
+
+def parse(text: str) -> Arm:
+    """The arm that `text`, a name or ``name:key=value,key=value``, stands for; its name is `text`.
+
+    Raises InputError for an unknown arm (with the nearest name), an unknown setting, or a value the layer refuses.
+    """
+    name, settings = spec.split("arm", text)
+    if name not in ARMS:
+        fail("arm", "be one of " + ", ".join(ARMS), name, nearest(name, ARMS))
+    base = ARMS[name]
+    names = [p for p in inspect.signature(_ACCEPTS[base.kind]).parameters if p not in _FIXED | {"channels"}]
+    names += ["frozen"] if base.kind in (_unitized, _published) else []
+    for key in settings:
+        if key not in names:
+            fail(f"a setting of arm {name!r}", "be one of " + ", ".join(sorted(names)), key, nearest(key, names))
+    arm = Arm(
+        text, base.kind, name if settings and base.control is None else base.control, {**base.settings, **settings}
+    )
+    try:
+        arm.make(16)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"arm {text!r} cannot be built: {error}") from None
+    return arm

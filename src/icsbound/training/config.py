@@ -1,0 +1,197 @@
+"""What a run is: every choice that changes its numbers, in one object that is saved first and compared on resuming."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from icsbound._check import InputError, fail, nearest, one_of, positive_int, real
+from icsbound.training import arms, checkpoint
+from icsbound.training.recipes import RECIPES, Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonitorConfig:
+    """The internal covariate shift to follow: on `probe` held-out images, every normalization layer, in each of
+    `views`.
+
+    The layers are captured before training and after `every` steps each, or where `every` is None at `captures` steps
+    in all: step k of these is total·(k / captures)², so that they are dense at the start, where the network moves
+    fastest.
+    """
+
+    probe: int = 256
+    captures: int = 7
+    every: int | None = None
+    views: tuple[str, ...] = ("pooled", "sample")
+    against: str = "previous"
+    law: str = "eval"
+
+    def __post_init__(self) -> None:
+        positive_int("probe", self.probe, 2)
+        positive_int("captures", self.captures)
+        if self.every is not None:
+            positive_int("every", self.every)
+        if not self.views:
+            fail("views", "name at least one view", self.views)
+        for view in self.views:
+            one_of("views", view, ("sample", "pooled", "position", "projection"))
+        one_of("against", self.against, ("previous", "first"))
+        one_of("law", self.law, ("eval", "train", "frozen"))
+
+    def schedule(self, steps: int) -> Callable[[int], bool]:
+        """Whether the layers are captured after a given step of a run of `steps`."""
+        if self.every is not None:
+            every = self.every
+            return lambda step: step % every == 0
+        chosen = {round(steps * (k / self.captures) ** 2) for k in range(self.captures + 1)}
+        return chosen.__contains__
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """One run. `split` is the part whose accuracy is reported; "validation" is held out of the training part first.
+
+    `device` is auto, cpu, cuda or mps; `precision` is that of autocast (no, bf16, fp16), `dtype` that of the
+    parameters (float32 or float64). `threads` are torch's on the CPU (None: as many as torch takes); they are part of
+    a run because the order of a sum depends on them.
+    """
+
+    data: str = "digits"
+    data_dir: str | None = None
+    model: str = "resnet8"
+    arm: str = "unitized"
+    seed: int = 0
+    recipe: Recipe = field(default_factory=lambda: RECIPES["short"])
+    dropout: float = 0.0
+    split: str = "test"
+    hold_out: float = 0.1
+    device: str = "auto"
+    precision: str = "no"
+    dtype: str = "float32"
+    channels_last: bool = False
+    threads: int | None = None
+    monitor: MonitorConfig | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            fail("seed", "be an integer of at least 0", self.seed)
+        arms.parse(self.arm)
+        real("dropout", self.dropout, 0.0, 0.99)
+        one_of("split", self.split, ("test", "validation"))
+        real("hold_out", self.hold_out, 0.0, 0.9)
+        if self.split == "validation" and not self.hold_out:
+            fail("hold_out", "be above 0 to evaluate on the validation part", self.hold_out)
+        one_of("device", self.device, ("auto", "cpu", "cuda", "mps"))
+        one_of("precision", self.precision, ("no", "bf16", "fp16"))
+        one_of("dtype", self.dtype, ("float32", "float64"))
+        if self.threads is not None:
+            positive_int("threads", self.threads)
+
+    @property
+    def run(self) -> str:
+        """The run's name, ARM-seedSEED."""
+        return f"{self.arm}-seed{self.seed}"
+
+    def resolved(self) -> TrainConfig:
+        """This run with its device settled and its data folder absolute. Raises InputError where torch cannot use the
+        device asked for.
+        """
+        has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        device = ("cuda" if has["cuda"] else "cpu") if self.device == "auto" else self.device
+        if not has[device]:
+            fail("device", "be one that torch can use here, " + " or ".join(d for d in has if has[d]), device)
+        folder = None if self.data_dir is None else str(Path(self.data_dir).expanduser().resolve())
+        return dataclasses.replace(self, device=device, data_dir=folder)
+
+    def to_dict(self) -> dict[str, Any]:
+        """This run as plain values of JSON."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return values
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """The run that `values` describe. Raises InputError for a field this version does not know."""
+        values = dict(values)
+        for key, inner in (("recipe", Recipe), ("monitor", MonitorConfig)):
+            if values.get(key) is not None:
+                values[key] = _build(inner, values[key], key)
+        built: TrainConfig = _build(cls, values, "config")
+        return built
+
+    @classmethod
+    def load(cls, folder: str | Path) -> TrainConfig:
+        """The run that the ``config.json`` in `folder` describes."""
+        return cls.from_dict(read_json(Path(folder) / "config.json"))
+
+
+def _build(cls: Any, values: Any, where: str) -> Any:
+    if not isinstance(values, Mapping):
+        fail(where, "be an object of names and values", values)
+    names = {f.name for f in dataclasses.fields(cls)}
+    for key in values:
+        if key not in names:
+            raise InputError(f"{where} must hold fields of {cls.__name__}, got {key!r}{nearest(key, names)}")
+    try:
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+    except TypeError as error:
+        raise InputError(f"{where} cannot be read: {error}") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in the JSON file at `path`."""
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path.parent} must be the folder of a run, and holds no {path.name}") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        fail(str(path), "hold a JSON object", values)
+    return values
+
+
+def claim(folder: Path, values: dict[str, Any], free: tuple[str, ...] = ()) -> None:
+    """Write `values` as the config of `folder`, or see that it holds the same already; then the folder is that of
+    this run.
+
+    Keys in `free` may differ (where the data lie). Raises InputError showing every other difference; writes nothing
+    then.
+    """
+    path = folder / "config.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"out must be a folder that can be written, got {str(folder)!r}: {error.strerror}") from None
+    if not path.exists():
+        checkpoint.write(path, (json.dumps(values, indent=2) + "\n").encode())
+        return
+    changes = [
+        f"{key}: {_show(was)} there, {_show(now)} here"
+        for key, was, now in _differences(read_json(path), values)
+        if key not in free
+    ]
+    if changes:
+        raise InputError(f"{folder} holds another run and cannot go on as this one ({'; '.join(changes)})")
+
+
+def _show(value: Any) -> str:
+    return "nothing" if value is _MISSING else json.dumps(value)
+
+
+_MISSING = object()
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> list[tuple[str, Any, Any]]:
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [(prefix, old, new)]
+    found = []
+    for key in sorted({*old, *new}):
+        found += _differences(old.get(key, _MISSING), new.get(key, _MISSING), f"{prefix}.{key}" if prefix else key)
+    return found

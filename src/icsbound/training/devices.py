@@ -1,0 +1,42 @@
+"""Devices, processes and autocast, by Hugging Face Accelerate (imported when a run begins)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from icsbound._check import InputError
+
+
+def accelerator(device: str, precision: str) -> Any:
+    """An `accelerate.Accelerator` on `device` ("cpu", "cuda", "mps"), in the process group that torchrun set up, if
+    any.
+    """
+    try:
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
+    except ModuleNotFoundError:
+        raise InputError(
+            "training must have accelerate, which is not installed; pip install 'icsbound[train]'"
+        ) from None
+    try:
+        return Accelerator(cpu=device == "cpu", mixed_precision=precision)
+    except ValueError:
+        # Accelerate keeps one state for a whole process; an earlier run in it had another device or precision.
+        AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+        return Accelerator(cpu=device == "cpu", mixed_precision=precision)
+
+
+@contextlib.contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Torch with `count` threads (None: as it is), and as before afterwards."""
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,140 @@
+"""Pre-activation residual networks for small images, with the normalization as an argument.
+
+Shapes: images (N, C, H, W); stage s = 0, 1, 2 works with width·2^s channels at H/2^s × W/2^s; logits (N, classes).
+
+The network is the one of He et al., "Identity Mappings in Deep Residual Networks" (ECCV 2016, arXiv 1603.05027): a
+3×3 convolution, three stages of n blocks, a last normalization, the mean over positions and a linear layer. Depth 6n
++ 2 has basic blocks (two 3×3 convolutions), depth 164 = 9·18 + 2 has bottlenecks (1×1, 3×3, 1×1 with fourfold
+output).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from icsbound._check import fail, nearest, positive_int, real
+from icsbound.training import seeds, spec
+
+Norm = Callable[[int], nn.Module]
+
+# name -> (blocks a stage, bottleneck)
+NETWORKS = {"resnet8": (1, False), "resnet20": (3, False), "resnet110": (18, False), "resnet164": (18, True)}
+
+
+class Block(nn.Module):
+    """A pre-activation block: x + conv(relu(norm(... x))), the shortcut a strided 1×1 convolution where shapes
+    differ.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, norm: Norm, dropout: float = 0.0, *, bottleneck: bool = False
+    ) -> None:
+        super().__init__()
+        # (channels, kernel, stride) of each convolution; the stride sits on the first 3×3.
+        if bottleneck:
+            convs = [(outputs // 4, 1, 1), (outputs // 4, 3, stride), (outputs, 1, 1)]
+        else:
+            convs = [(outputs, 3, stride), (outputs, 3, 1)]
+        self.norms, self.convs = nn.ModuleList(), nn.ModuleList()
+        channels = inputs
+        for width, kernel, step in convs:
+            self.norms.append(norm(channels))
+            self.convs.append(nn.Conv2d(channels, width, kernel, step, kernel // 2, bias=False))
+            channels = width
+        self.dropout = nn.Dropout(dropout)
+        plain = inputs == outputs and stride == 1
+        self.shortcut: nn.Conv2d | None = None if plain else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
+        h = F.relu(self.norms[0](x))
+        # As in the paper, a projection takes the activated input, an identity the input itself.
+        y = x if self.shortcut is None else self.shortcut(h)
+        h = self.convs[0](h)
+        for norm, conv in zip(list(self.norms)[1:], list(self.convs)[1:], strict=True):
+            # Dropout stands between two convolutions, where its change of variance meets the next layer's statistics.
+            h = conv(self.dropout(F.relu(norm(h))))
+        out: Tensor = y + h
+        return out
+
+
+class PreActResNet(nn.Module):
+    """Stem, three stages of `blocks` pre-activation blocks, norm, ReLU, mean over positions, linear."""
+
+    def __init__(
+        self,
+        blocks: int,
+        width: int,
+        classes: int,
+        *,
+        channels: int = 3,
+        norm: Norm = nn.BatchNorm2d,
+        dropout: float = 0.0,
+        bottleneck: bool = False,
+    ) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        inputs, stages = width, []
+        for stage in range(3):
+            outputs = width * 2**stage * (4 if bottleneck else 1)
+            for block in range(blocks):
+                stride = 2 if stage and not block else 1
+                stages.append(Block(inputs, outputs, stride, norm, dropout, bottleneck=bottleneck))
+                inputs = outputs
+        self.blocks = nn.Sequential(*stages)
+        self.norm = norm(inputs)
+        self.head = nn.Linear(inputs, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (N, C, H, W) -> logits (N, classes)."""
+        x = F.relu(self.norm(self.blocks(self.stem(x))))
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
+
+
+def initialize(model: nn.Module, seed: int) -> nn.Module:
+    """Draw the convolutions and linear layers of `model` anew from `seed` alone, in the order of `named_modules`.
+
+    Weights are normal with variance 2 / fan_out for a convolution (He et al. 2015) and 1 / fan_in for a linear layer,
+    biases 0. The normalization layers draw nothing, so that all arms begin at the same weights.
+    """
+    generator = seeds.generator(seed, "weights")
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d):
+                fan_out = module.out_channels * math.prod(module.kernel_size) / module.groups
+                module.weight.normal_(0.0, math.sqrt(2.0 / fan_out), generator=generator)
+            elif isinstance(module, nn.Linear):
+                module.weight.normal_(0.0, math.sqrt(1.0 / module.in_features), generator=generator)
+            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+                module.bias.zero_()
+    return model
+
+
+def build(name: str, *, classes: int, channels: int, norm: Norm, seed: int = 0, dropout: float = 0.0) -> PreActResNet:
+    """The network called `name`: ``resnet8``, ``resnet20``, ``resnet110``, ``resnet164``, or with ``:width=W`` (16
+    without).
+
+    Two calls that differ in `norm` alone return equal convolutions and linear weights. The global random state is
+    left as it was.
+    """
+    base, settings = spec.split("model", name)
+    if base not in NETWORKS:
+        fail("model", "be one of " + ", ".join(NETWORKS), base, nearest(base, NETWORKS))
+    for key in settings:
+        if key != "width":
+            fail(f"a setting of model {base!r}", "be width", key)
+    width = positive_int("width", settings.get("width", 16))
+    real("dropout", dropout, 0.0, 1.0)
+    blocks, bottleneck = NETWORKS[base]
+    with torch.random.fork_rng(devices=[]):
+        model = PreActResNet(
+            blocks, width, classes, channels=channels, norm=norm, dropout=dropout, bottleneck=bottleneck
+        )
+    initialize(model, seed)
+    return model

@@ -1,0 +1,125 @@
+"""How a network is trained: every value of a recipe is a field, none hides in the loop.
+
+Learning rates are functions of the step alone, so that a resumed run needs no state of a schedule.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from icsbound._check import fail, nearest, one_of, positive_int, real
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """SGD with momentum, its schedule, and what is done to images and parameters.
+
+    `lr` is the largest learning rate. ``one-cycle``: linear from 0 to `lr` over the share `warmup` of all steps, then
+    along a cosine to 0. ``steps``: constant, multiplied by `factors[k]` from epoch `milestones[k]` on. Alpha learns
+    at `lr` times `alpha_lr_factor`. Weight decay reaches the weights of convolutions and linear layers; biases and
+    the parameters of normalization layers (alpha, gamma, beta) only if `decay_all`.
+    """
+
+    name: str
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    decay_all: bool = False
+    alpha_lr_factor: float = 1.0
+    schedule: str = "one-cycle"
+    warmup: float = 0.25
+    milestones: tuple[int, ...] = ()
+    factors: tuple[float, ...] = ()
+    label_smoothing: float = 0.0
+    clip_norm: float | None = None
+    shift: float = 0.0  # largest random shift as a share of the image's width
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        positive_int("epochs", self.epochs)
+        positive_int("batch_size", self.batch_size)
+        for name, high in (("lr", math.inf), ("weight_decay", math.inf), ("alpha_lr_factor", math.inf)):
+            real(name, getattr(self, name), 0.0, high)
+        for name in ("momentum", "warmup", "label_smoothing", "shift"):
+            real(name, getattr(self, name), 0.0, 1.0)
+        if self.clip_norm is not None:
+            real("clip_norm", self.clip_norm, 0.0)
+        if self.nesterov and not self.momentum:
+            fail("momentum", "be above 0 with nesterov", self.momentum)
+        one_of("schedule", self.schedule, ("one-cycle", "steps"))
+        if len(self.milestones) != len(self.factors) or sorted(self.milestones) != list(self.milestones):
+            fail("milestones", "rise and be as many as factors", (self.milestones, self.factors))
+
+    def lr_at(self, step: int, steps_per_epoch: int) -> float:
+        """The learning rate of optimizer step `step` = 0, 1, ..., epochs·steps_per_epoch - 1."""
+        if self.schedule == "steps":
+            passed = bisect.bisect_right(self.milestones, step // steps_per_epoch)
+            return self.lr * (self.factors[passed - 1] if passed else 1.0)
+        total = self.epochs * steps_per_epoch
+        up = self.warmup * total
+        if step + 1 < up:
+            return self.lr * (step + 1) / up
+        return self.lr * 0.5 * (1.0 + math.cos(math.pi * (step + 1 - up) / (total + 1 - up)))
+
+
+# `published`: the schedule of the paper's code, in epochs of CIFAR. `short`: a one-cycle budget for a CPU.
+RECIPES: dict[str, Recipe] = {
+    "short": Recipe(name="short", epochs=6, batch_size=64, lr=0.1),
+    "short-augmented": Recipe(name="short-augmented", epochs=5, batch_size=128, lr=0.1, shift=0.125, flip=True),
+    "published": Recipe(
+        name="published",
+        epochs=200,
+        batch_size=128,
+        lr=0.05,
+        schedule="steps",
+        milestones=(60, 120, 160),
+        factors=(0.2, 0.04, 0.008),
+        shift=0.125,
+        flip=True,
+    ),
+}
+
+
+def recipe(name: str, **changes: Any) -> Recipe:
+    """The recipe called `name`, with `changes` to its fields."""
+    if name not in RECIPES:
+        fail("recipe", "be one of " + ", ".join(RECIPES), name, nearest(name, RECIPES))
+    names = {f.name for f in dataclasses.fields(Recipe)} - {"name"}
+    for key in changes:
+        if key not in names:
+            fail("a setting of the recipe", "be one of " + ", ".join(sorted(names)), key, nearest(key, names))
+    return dataclasses.replace(RECIPES[name], **changes)
+
+
+def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """`model`'s trainable parameters as groups for an optimizer, with `weight_decay` and `lr_factor` each, in a fixed
+    order.
+    """
+    groups: dict[str, list[nn.Parameter]] = {"weights": [], "rest": [], "alpha": []}
+    for name, parameter in _named(model):
+        kind = "alpha" if name.endswith("alpha") else "weights" if parameter.ndim > 1 else "rest"
+        groups[kind].append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": 0.0,
+            "lr_factor": recipe.alpha_lr_factor if kind == "alpha" else 1.0,
+            "weight_decay": recipe.weight_decay if kind == "weights" or recipe.decay_all else 0.0,
+        }
+        for kind, parameters in groups.items()
+        if parameters
+    ]
+
+
+def _named(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
