@@ -127,6 +127,8 @@ def snapshot(model: nn.Module, probe: Probe, layers: Layers, wanted: Sequence[st
     for view in wanted:
         _check.one_of("view", view, views.VIEWS)
     model = unwrap(model)
+    if any(nn.parameter.is_lazy(held) for held in [*model.parameters(), *model.buffers()]):
+        raise InputError("model must have its parameters: run one forward pass first, which gives lazy modules theirs")
     n = _size("probe", probe, model)
     laws.check_law(model, settings.law)
     collector = Collector(choose(model, layers), wanted, settings, n)

@@ -42,6 +42,8 @@ class ICSMonitor:
     law: which statistics normalize the probe, "eval", "train" or "frozen".
     sink: called with each record as soon as it is known, so that an interruption loses none; such as
         `icsbound.records.Writer(path).write`, or a sequence of such callables.
+    alert: called with every distance record that has an exact value, once all records of the step are with the sinks
+        and the monitor is ready for the next: it may raise, to stop a training that can be saved and resumed.
     settings: the other keyword arguments of `capture` (side, batch_size, dtype, memory ...). Between two steps the
         monitor holds the clouds of one capture (of k for ``against=k``), and during a step those of one more; `memory`
         bounds each capture.
@@ -63,6 +65,7 @@ class ICSMonitor:
         against: str | int = "previous",
         law: str = "eval",
         sink: Sink | Sequence[Sink] | None = None,
+        alert: Callable[[DistanceRecord], object] | None = None,
         **settings: Any,
     ) -> None:
         self._model, self._probe, self._run, self._layers = model, probe, run, layers
@@ -75,6 +78,7 @@ class ICSMonitor:
             _check.fail("against", "be 'previous', 'first' or a number of captures to look back", against)
         self._against = against
         self._sinks: Sequence[Sink] = () if sink is None else (sink,) if callable(sink) else tuple(sink)
+        self._alert = alert
         lag = against if isinstance(against, int) else 1
         self._past: deque[tuple[int, dict[tuple[str, str], torch.Tensor]]] = deque(maxlen=lag)
         self._last_step: int | None = None
@@ -103,6 +107,10 @@ class ICSMonitor:
             self._past.append((step, taken.clouds))
         self._last_step = step
         self.seconds += time.perf_counter() - start
+        if self._alert is not None:
+            for record in records:
+                if isinstance(record, DistanceRecord) and record.value is not None:
+                    self._alert(record)
         return records
 
     def state_dict(self) -> dict[str, torch.Tensor]:
