@@ -119,7 +119,28 @@ def capture(
 
 
 def snapshot(model: nn.Module, probe: Probe, layers: Layers, wanted: Sequence[str], settings: Settings) -> Snapshot:
-    """What `capture` gives, in several views from one pass over the probe."""
+    """What `capture` gives, in each of the `wanted` views from one pass over the probe."""
+    n, chosen = prepare(model, probe, layers, wanted, settings)
+    model = unwrap(model)
+    collector = Collector(chosen, wanted, settings, n)
+    with untouched(model):
+        if settings.statistics is not None:
+            laws.apply_law(model, "eval")
+            laws.prepare_draw(model)
+            _run(model, settings.statistics, "the inputs that give the statistics")
+        laws.apply_law(model, settings.law)
+        with collector.attached():
+            for rows in _batches(n, settings.batch_size):
+                collector.begin(rows)
+                _run(model, _sliced(probe, rows), f"inputs {rows.start} to {rows.stop - 1} of the probe")
+                collector.end()
+    return collector.result(required=named_in_full(layers))
+
+
+def prepare(
+    model: nn.Module, probe: Probe, layers: Layers, wanted: Sequence[str], settings: Settings
+) -> tuple[int, dict[str, nn.Module]]:
+    """The size of the probe and the chosen layers; raises InputError for all that can be named before work starts."""
     if not isinstance(model, nn.Module):
         _check.fail("model", "be a torch.nn.Module", model)
     if not wanted:
@@ -129,22 +150,11 @@ def snapshot(model: nn.Module, probe: Probe, layers: Layers, wanted: Sequence[st
     model = unwrap(model)
     if any(nn.parameter.is_lazy(held) for held in [*model.parameters(), *model.buffers()]):
         raise InputError("model must have its parameters: run one forward pass first, which gives lazy modules theirs")
-    n = _size("probe", probe, model)
     laws.check_law(model, settings.law)
-    collector = Collector(choose(model, layers), wanted, settings, n)
-    with untouched(model):
-        if settings.statistics is not None:
-            size = _size("statistics", settings.statistics, model)
-            laws.apply_law(model, "eval")
-            laws.prepare_draw(model)
-            _run(model, settings.statistics, f"the {size} inputs that give the statistics")
-        laws.apply_law(model, settings.law)
-        with collector.attached():
-            for rows in _batches(n, settings.batch_size):
-                collector.begin(rows)
-                _run(model, _sliced(probe, rows), f"inputs {rows.start} to {rows.stop - 1} of the probe")
-                collector.end()
-    return collector.result(required=named_in_full(layers))
+    chosen = choose(model, layers)
+    if settings.statistics is not None:
+        _size("statistics", settings.statistics, model)
+    return _size("probe", probe, model), chosen
 
 
 def _run(model: nn.Module, batch: Probe, what: str) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from icsbound import _check
 from icsbound._check import InputError
 from icsbound.measure import bounds
-from icsbound.measure.capture import Probe, Settings, snapshot
+from icsbound.measure.capture import Probe, Settings, prepare, snapshot
 from icsbound.measure.collector import Snapshot
 from icsbound.measure.emd import emd
 from icsbound.measure.layers import Layers
@@ -72,6 +72,7 @@ class ICSMonitor:
         self._dear, self._cheap = _schedule("every", every), _schedule("cheap_every", cheap_every)
         self._views = (views,) if isinstance(views, str) else tuple(views)
         self._settings = Settings(law=law, **settings)
+        prepare(model, probe, layers, self._views, self._settings)  # bad input is named now, not in mid-training
         if not isinstance(against, str):
             _check.positive_int("against", against)
         elif against not in ("previous", "first"):

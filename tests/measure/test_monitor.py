@@ -1,0 +1,344 @@
+"""The monitor's records are distances between captures, on schedule, and training does not notice it."""
+
+import copy
+import math
+from pathlib import Path
+
+import networks
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from icsbound import records
+from icsbound._check import InputError
+from icsbound.measure import bounds
+from icsbound.measure.capture import capture
+from icsbound.measure.emd import emd
+from icsbound.measure.monitor import ICSMonitor, layer_record
+from icsbound.norm.modules import UnitizedBatchNorm2d
+from icsbound.records import DistanceRecord, LayerRecord, without_clock
+
+
+def optimizer_steps(model: nn.Module, monitor: ICSMonitor | None, steps: range) -> list[records.Record]:
+    """Train `model` with plain SGD; the batch and the dropout of a step depend on the number of the step alone."""
+    found = monitor.step(0) if monitor is not None and steps.start == 1 else []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    for step in steps:
+        torch.manual_seed(step)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(networks.images(8)), torch.randint(5, (8,))).backward()
+        optimizer.step()
+        found += monitor.step(step) if monitor is not None else []
+    return found
+
+
+def distances(found: list[records.Record]) -> list[DistanceRecord]:
+    """The distance records of `found`."""
+    return [record for record in found if isinstance(record, DistanceRecord)]
+
+
+def test_records_are_distances_of_captures() -> None:
+    model, probe = networks.cnn(), networks.images(24)
+    before = copy.deepcopy(model)
+    found = optimizer_steps(model, ICSMonitor(model, probe, run="bn-seed0", every=3), range(1, 4))
+    layers = ["1", "4", "9"]
+    assert [record.layer for record in found if isinstance(record, LayerRecord)] == layers * 2
+    assert [(r.layer, r.view) for r in distances(found)] == [(la, v) for la in layers for v in ("pooled", "sample")]
+    for record in distances(found):
+        a, b = (capture(m, probe, record.layer, view=record.view)[record.layer].double() for m in (before, model))
+        result = emd(a, b)
+        assert (record.run, record.side, record.law, record.step_a, record.step_b) == (
+            "bn-seed0",
+            "outputs",
+            "eval",
+            0,
+            3,
+        )
+        assert (record.n, record.d, record.estimator) == (24, a.shape[1], result.estimator)
+        assert record.value == pytest.approx(result.value, rel=1e-12)
+        assert record.lower == pytest.approx(result.lower, rel=1e-12)
+        assert record.paired == pytest.approx((a - b).norm(dim=1).mean().item(), rel=1e-12)
+        assert record.independent == pytest.approx(bounds.independent(a, b), rel=1e-12)
+        assert record.mean_shift == pytest.approx((a.mean(0) - b.mean(0)).norm().item(), rel=1e-9)
+        assert record.norms == pytest.approx(bounds.norms(a, b), rel=1e-9)
+        variances = [x.var(0, correction=0).sum() for x in (a, b)]
+        assert record.scale == pytest.approx(math.sqrt(sum(variances) / 2), rel=1e-12)
+        assert record.scale_free == pytest.approx(record.value / record.scale, rel=1e-12)
+        assert max(record.mean_shift, record.norms) <= record.value <= min(record.paired, record.independent)
+        assert record.seconds > 0
+
+
+@pytest.mark.parametrize("law", ["eval", "train", "frozen"])
+def test_monitored_training_is_the_unmonitored_one(law) -> None:
+    """Bit for bit: weights, buffers, gradients and what is drawn next; with dropout, and every law and view."""
+    plain = networks.cnn()
+    watched = copy.deepcopy(plain)
+    statistics = {"statistics": networks.images(6)} if law == "frozen" else {}
+    views = ("sample", "pooled", "position", "projection")
+    monitor = ICSMonitor(watched, networks.images(10), every=2, cheap_every=1, law=law, views=views, **statistics)
+    ends = []
+    for model, watch in ((plain, None), (watched, monitor)):
+        optimizer_steps(model, watch, range(1, 6))
+        gradients = [parameter.grad for parameter in model.parameters()]
+        ends.append([*model.state_dict().values(), *gradients, torch.get_rng_state()])
+        assert all(module.training for module in model.modules())
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
+def test_a_model_that_does_not_move() -> None:
+    model = networks.cnn()
+    monitor = ICSMonitor(model, networks.images(8), every=1)
+    monitor.step(0)
+    for record in distances(monitor.step(1)):
+        assert record.value == record.paired == record.scale_free == 0
+    constant = nn.Sequential(nn.BatchNorm1d(2))
+    nn.init.zeros_(constant[0].weight)
+    monitor = ICSMonitor(constant, torch.randn(5, 2), every=1, views=("pooled",))
+    monitor.step(0)
+    assert distances(monitor.step(1))[0].scale_free == 0
+    nn.init.ones_(constant[0].bias)  # all outputs from one point to another: no spread to compare with
+    record = distances(monitor.step(2))[0]
+    assert record.value == pytest.approx(math.sqrt(2))
+    assert record.scale == 0
+    assert record.scale_free == math.inf
+
+
+def test_schedules() -> None:
+    model, probe = networks.cnn(), networks.images(8)
+    monitor = ICSMonitor(model, probe, layers="1", views="pooled", every=lambda step: step in (0, 4), cheap_every=3)
+    found = distances(optimizer_steps(model, monitor, range(1, 8)))
+    assert [(r.step_a, r.step_b, r.value is None) for r in found] == [(0, 3, True), (3, 4, False), (4, 6, True)]
+    assert all(r.lower is None and r.scale_free is None and r.estimator == "bracket" for r in found if r.value is None)
+    only_cheap = ICSMonitor(model, probe, layers="1", every=None, cheap_every=2)
+    assert [only_cheap.step(step) == [] for step in range(3)] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("against", "pairs"),
+    [("previous", [(0, 1), (1, 2), (2, 3)]), ("first", [(0, 1), (0, 2), (0, 3)]), (2, [(0, 2), (1, 3)])],
+)
+def test_against(against, pairs) -> None:
+    model, probe = networks.cnn(), networks.images(8)
+    clouds = [capture(model, probe, "9")["9"]]
+    monitor = ICSMonitor(model, probe, layers="9", views=["sample"], every=1, against=against)
+    found = monitor.step(0)
+    for step in (1, 2, 3):
+        found += optimizer_steps(model, monitor, range(step, step + 1)) if step > 1 else monitor_first(model, monitor)
+        clouds.append(capture(model, probe, "9")["9"])
+    assert [(r.step_a, r.step_b) for r in distances(found)] == pairs
+    for record, (a, b) in zip(distances(found), pairs, strict=True):
+        assert record.value == pytest.approx(emd(clouds[a], clouds[b]).value, rel=1e-12)
+
+
+def monitor_first(model: nn.Module, monitor: ICSMonitor) -> list[records.Record]:
+    """Step 1 alone."""
+    optimizer_steps(model, None, range(1, 2))
+    return monitor.step(1)
+
+
+@pytest.mark.parametrize("against", ["previous", "first", 2])
+def test_a_resumed_training_goes_on_with_the_same_references(tmp_path: Path, against) -> None:
+    def new_monitor(model):
+        return ICSMonitor(model, probe, every=2, cheap_every=1, against=against, views=("pooled", "projection"))
+
+    probe, start = networks.images(8), networks.cnn()
+    model = copy.deepcopy(start)
+    whole = optimizer_steps(model, new_monitor(model), range(1, 7))
+    first = copy.deepcopy(start)
+    monitor = new_monitor(first)
+    begun = optimizer_steps(first, monitor, range(1, 4))
+    torch.save(monitor.state_dict(), tmp_path / "monitor.pt")
+    save_file(monitor.state_dict(), tmp_path / "monitor.safetensors")
+    for state in (torch.load(tmp_path / "monitor.pt", weights_only=True), load_file(tmp_path / "monitor.safetensors")):
+        second = copy.deepcopy(first)
+        resumed = new_monitor(second)
+        resumed.load_state_dict(state)
+        again = begun + optimizer_steps(second, resumed, range(4, 7))
+        assert [without_clock(r) for r in again] == [without_clock(r) for r in whole]
+
+
+def test_a_fresh_monitor_has_a_state_too() -> None:
+    model, probe = networks.cnn(), networks.images(8)
+    monitor = ICSMonitor(model, probe, every=1)
+    monitor.load_state_dict(ICSMonitor(model, probe, every=1).state_dict())
+    assert len(monitor.step(0)) == 3
+
+
+def test_a_state_that_does_not_fit() -> None:
+    model, probe = networks.cnn(), networks.images(8)
+    monitor = ICSMonitor(model, probe, every=1)
+    monitor.step(5)
+    with pytest.raises(InputError, match="step must lie above the last measured step, 5, got 5"):
+        monitor.step(5)
+    other = ICSMonitor(model, probe, every=1, views=("position",))
+    with pytest.raises(
+        InputError, match=r"state must hold the views \['position'\] of this monitor, got \['pooled', 's"
+    ):
+        other.load_state_dict(monitor.state_dict())
+    with pytest.raises(
+        InputError, match=r"state must hold 'steps' and clouds, as state_dict gives it, got \['clouds'\]"
+    ):
+        other.load_state_dict({"clouds": torch.ones(1)})
+    longer = ICSMonitor(model, networks.images(9), every=1)
+    longer.load_state_dict(monitor.state_dict())
+    message = r"the cloud of layer '1' must have the shape it had at step 5, \(8, 8\), got \(9, 8\) at step 6"
+    with pytest.raises(InputError, match=message):
+        longer.step(6)
+    fewer = ICSMonitor(model, probe, every=1, layers=["1", "4"])
+    fewer.load_state_dict(monitor.state_dict())
+    message = "layers must be the same at every capture, got '9' in only one of the steps 5 and 6"
+    with pytest.raises(InputError, match=message):
+        fewer.step(6)
+    assert "9" not in {r.layer for r in fewer_records(fewer, monitor)}
+
+
+def fewer_records(fewer: ICSMonitor, other: ICSMonitor) -> list[records.Record]:
+    """A step that failed leaves the monitor where it was, so that the right state makes it go on."""
+    state = {key: value for key, value in other.state_dict().items() if not key.endswith(".9")}
+    fewer.load_state_dict(state)
+    return fewer.step(6)
+
+
+def test_sinks_have_each_record_at_once(tmp_path: Path) -> None:
+    model, kept = networks.cnn(), []
+    with records.Writer(tmp_path / "records.jsonl") as writer:
+        monitor = ICSMonitor(model, networks.images(8), every=1, sink=[writer.write, kept.append])
+        found = optimizer_steps(model, monitor, range(1, 3))
+        assert kept == found
+        assert records.read(tmp_path / "records.jsonl") == found
+    assert monitor.seconds >= sum(record.seconds for record in distances(found)) > 0
+
+
+def test_interruption_keeps_what_was_written() -> None:
+    model, kept = networks.cnn(), []
+
+    def sink(record: records.Record) -> None:
+        if len(kept) == 4:
+            raise KeyboardInterrupt
+        kept.append(record)
+
+    monitor = ICSMonitor(model, networks.images(8), every=1, sink=sink)
+    monitor.step(0)
+    with pytest.raises(KeyboardInterrupt):
+        monitor.step(1)
+    assert [record.kind for record in kept] == ["layer"] * 3 + ["distance"]
+
+
+def test_an_alert_may_stop_the_training_and_the_monitor_goes_on() -> None:
+    model, heard, kept = networks.cnn(), [], []
+
+    def alert(record: DistanceRecord) -> None:
+        heard.append(record)
+        if record.scale_free > 0 and len(heard) == 1:
+            raise StopIteration
+
+    monitor = ICSMonitor(model, networks.images(8), every=2, cheap_every=1, sink=kept.append, alert=alert)
+    optimizer_steps(model, monitor, range(1, 2))
+    assert heard == []  # a bracket alone is no measured distance
+    with pytest.raises(StopIteration):
+        optimizer_steps(model, monitor, range(2, 3))
+    written = [record for record in kept if isinstance(record, DistanceRecord) and record.step_b == 2]
+    assert len(written) == 6
+    assert heard == written[:1]
+    assert [r.step_a for r in distances(optimizer_steps(model, monitor, range(3, 4)))] == [2] * 6
+
+
+def test_layers_that_diverged_are_named() -> None:
+    model = networks.cnn()
+    monitor = ICSMonitor(model, networks.images(8), every=1)
+    monitor.step(0)
+    with torch.no_grad():
+        model[4].weight.fill_(torch.inf)
+    message = r"outputs of layer '4' \(view 'pooled'\) must be finite, got NaN or infinity in 8 of 8 rows"
+    with pytest.raises(InputError, match=message):
+        monitor.step(1)
+
+
+def test_layer_records() -> None:
+    layer = UnitizedBatchNorm2d(4, alpha_init=0.25)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([-3.0, 1, 2, 0]))
+        layer.alpha[0] = 1.5  # an optimizer's step beyond the range: the layer uses 1
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), layer, nn.BatchNorm2d(4, affine=False), nn.BatchNorm2d(4))
+    found = ICSMonitor(model, networks.images(5), run="r", every=1).step(0)
+    expected = [
+        LayerRecord(
+            run="r",
+            layer="1",
+            step=0,
+            alpha_mean=(1 + 3 * 0.25) / 4,
+            alpha_min=0.25,
+            alpha_max=1.0,
+            weight_mean=1.5,
+            weight_max=3.0,
+            bound=layer.bound(36),
+        ),
+        LayerRecord(
+            run="r",
+            layer="3",
+            step=0,
+            alpha_mean=None,
+            alpha_min=None,
+            alpha_max=None,
+            weight_mean=1.0,
+            weight_max=1.0,
+            bound=None,
+        ),
+    ]
+    assert found == expected
+    with torch.no_grad():
+        layer.alpha[1] = 0
+    assert ICSMonitor(model, networks.images(5), every=1).step(0)[0].bound == math.inf
+    assert layer_record("r", "0", 0, model[0], 36) is None  # a convolution's weight is no scale of a channel
+
+
+def test_a_transformer_is_measured_as_a_cnn_is() -> None:
+    model, tokens = networks.Classifier(), networks.tokens(16)
+    monitor = ICSMonitor(model, tokens, every=1, views=("sample", "pooled", "position"))
+    monitor.step(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    nn.functional.cross_entropy(model(tokens), torch.randint(3, (16,))).backward()
+    optimizer.step()
+    found = distances(monitor.step(1))
+    assert {(r.view, r.d) for r in found} == {("sample", 56), ("pooled", 8), ("position", 8)}
+    assert len({r.layer for r in found}) == 4
+    assert all(r.value > 0 for r in found)
+
+
+def test_clouds_on_disk_give_the_same_records(tmp_path: Path) -> None:
+    start, probe = networks.cnn(), networks.images(8)
+    found = []
+    for options in ({}, {"spill": tmp_path}, {"batch_size": 3}):
+        model = copy.deepcopy(start)
+        monitor = ICSMonitor(model, probe, every=1, **options)
+        found.append(distances(optimizer_steps(model, monitor, range(1, 3))))
+    assert [without_clock(r) for r in found[0]] == [without_clock(r) for r in found[1]]
+    for a, b in zip(found[0], found[2], strict=True):
+        assert a.value == pytest.approx(b.value, rel=1e-4)  # float32 products differ with the size of a batch
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"every": 0}, "every must be an integer of at least 1, got 0"),
+        ({"cheap_every": 1.5}, "cheap_every must be an integer of at least 1, got 1.5"),
+        ({"against": "last"}, "against must be 'previous', 'first' or a number of captures to look back, got 'last'"),
+        ({"against": 0}, "against must be an integer of at least 1, got 0"),
+        ({"law": "test"}, "law must be one of 'eval', 'train', 'frozen', got 'test'"),
+        ({"views": ()}, r"views must name at least one view, got \(\)"),
+        (
+            {"views": ("pooled", "flat")},
+            "view must be one of 'sample', 'pooled', 'position', 'projection', got 'flat'",
+        ),
+        ({"layers": "norm1"}, "layers must match layers of the model, got 'norm1', which matches none"),
+    ],
+)
+def test_bad_arguments_are_named_at_once(arguments, message) -> None:
+    with pytest.raises(InputError, match=message):
+        ICSMonitor(networks.cnn(), networks.images(2), **arguments)
+
+
+def test_a_step_that_is_no_step() -> None:
+    with pytest.raises(InputError, match="step must be an integer of at least 0, got -1"):
+        ICSMonitor(networks.cnn(), networks.images(2)).step(-1)
