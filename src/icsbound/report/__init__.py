@@ -15,10 +15,10 @@ __all__ = ["build"]
 
 
 def build(folder: str | os.PathLike[str]) -> Path:
-    """Write `report.html` and `figures/` into `folder` from every `records.jsonl` in it or below; return the page's path.
+    """Write `report.html` and `figures/` into `folder` from every `records.jsonl` in it or below.
 
     The page is one file that needs no network and no server, and no other file beside it. A run that was interrupted is
-    shown as far as it came, and named. The same records give the same page.
+    shown as far as it came, and named. The same records give the same page. Returns the path of `report.html`.
 
     Raises InputError where `folder` holds no readable record, or where the extra ``icsbound[report]`` is not installed.
     """

@@ -8,14 +8,14 @@ import pandas as pd
 
 from icsbound.report import statistics as st
 from icsbound.report.runs import Study
-from icsbound.report.wording import count, listed, measure, number, percent, points, split, times
+from icsbound.report.wording import change, count, listed, measure, number, percent, points, split, times
 
 FLOORS = {"digits": 0.96}  # accuracy below which a training on the data set failed, whatever it is compared with
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence, its verdict as one word or two, and the line that says how it was computed."""
+    """One sentence or two, the verdict in a word, and what this one alone rests on."""
 
     text: str
     verdict: str  # "higher", "lower", "not resolved", "holds", "alert" or "" where there is nothing to decide
@@ -24,21 +24,21 @@ class Finding:
 
 @dataclass(frozen=True)
 class Group:
-    """Findings on one question."""
+    """Findings on one question, and what all of them rest on."""
 
     title: str
+    basis: str
     findings: list[Finding]
 
 
 def all_groups(study: Study) -> list[Group]:
     """Every finding of the page in reading order; what went wrong comes first."""
-    groups = [
-        Group("Look at this first", alerts(study)),
-        Group("Accuracy", accuracy(study)),
-        Group("How far the layers moved", shift(study)),
-        Group("What the exact distance adds, and what certifies it", exactness(study)),
-        Group("Alpha and what the layer allows", alpha(study)),
-    ]
+    groups = [Group("Look at this first", "", alerts(study)), accuracy(study)]
+    main = st.main_part(study.distances)
+    for view in st.views(main):
+        rows = main[main["view"] == view]
+        groups.append(shift(study, rows, view) or course(study, rows, view))
+    groups += [exactness(study), alpha(study)]
     return [group for group in groups if group.findings]
 
 
@@ -56,8 +56,9 @@ def alerts(study: Study) -> list[Finding]:
     for arm in study.arms:
         values, floor = st.accuracy(study, arm), _floor(study, arm)
         if floor is not None and len(values) and values.mean() < floor:
-            text = f"{arm} stays below the accuracy that its data set allows: {percent(values.mean())}, floor {percent(floor, 0)}."
-            found.append(Finding(text, "alert", f"Mean of {count(len(values), 'seed')}; lowest {percent(values.min())}."))
+            text = f"{arm} stays below the {percent(floor, 0)} that its data set allows: {percent(values.mean())}."
+            basis = f"Mean of {count(len(values), 'seed')}; the lowest has {percent(values.min())}."
+            found.append(Finding(text, "alert", basis))
     check = st.certificate(study.distances)
     if check.violations or check.loose:
         text = (
@@ -68,162 +69,177 @@ def alerts(study: Study) -> list[Finding]:
     return found
 
 
-def accuracy(study: Study) -> list[Finding]:
+def accuracy(study: Study) -> Group:
     """Each arm's accuracy, against its control where it has one."""
     found = []
     for arm in study.arms:
         values, control = st.accuracy(study, arm), study.control(arm)
-        if not len(values):
+        if values.empty:
             continue
-        spread = f" ({percent(values.min())} to {percent(values.max())})" if len(values) > 1 else ""
+        spread = f" ({percent(values.min())} to {percent(values.max())} by seed)" if len(values) > 1 else ""
         text = f"{arm} reaches {percent(values.mean(), 2)}{spread}"
-        difference = st.accuracy_difference(study, arm, control) if control else None
-        if difference is None or not difference.count:
-            found.append(Finding(text + ".", "", f"Final accuracy, {split(study)}, {count(len(values), 'seed')}."))
-            continue
-        basis = f"Difference paired by seed, {count(difference.count, 'seed')}, Student t; {split(study)}."
-        text += f": {points(difference)} against {control}."
-        found.append(Finding(text, difference.verdict(), basis))
-    floored = [arm for arm in study.arms if _floor(study, arm) is not None and len(st.accuracy(study, arm))]
-    if floored and all(st.accuracy(study, arm).mean() >= (_floor(study, arm) or 0) for arm in floored):
-        floor = percent(_floor(study, floored[0]) or 0, 0)
-        worst = min((float(st.accuracy(study, arm).min()), arm) for arm in floored)
-        text = f"Every arm reaches the floor of {floor} in the mean; the lowest single run has {percent(worst[0])} ({worst[1]})."
+        difference = st.accuracy_difference(study, arm, control) if control else st.student([])
+        if difference.count:
+            found.append(Finding(f"{text}: {points(difference)} against {control}.", difference.verdict()))
+        else:
+            found.append(Finding(f"{text}.", ""))
+    floored = [(st.accuracy(study, arm), arm) for arm in study.arms if _floor(study, arm) is not None]
+    floored = [(values, arm) for values, arm in floored if len(values)]
+    if floored and all(values.mean() >= (_floor(study, arm) or 0) for values, arm in floored):
+        lowest, arm = min((float(values.min()), arm) for values, arm in floored)
+        floor = percent(_floor(study, arm) or 0, 0)
+        every = "Every arm reaches" if len(floored) > 1 else f"{arm} reaches"
+        text = (
+            f"{every} the floor of {floor}, in the mean over seeds; the lowest single run has {percent(lowest)} "
+            f"({arm})."
+        )
         found.append(Finding(text, "holds", "The floor tells a training that worked from one that did not."))
-    return found
+    seeds = count(study.results["seed"].nunique(), "seed")
+    paired = ", differences paired by seed, Student t intervals" if any(map(study.control, study.arms)) else ""
+    return Group("Accuracy", f"Final accuracy on the {split(study)}, {seeds}{paired}.", found)
 
 
-def shift(study: Study) -> list[Finding]:
-    """Scale-free ICS against the control, over all layers and by layer, early and late; for one arm alone, its course."""
-    found = []
-    main = st.main_part(study.distances)
-    for view in st.views(main):
-        for arm in study.arms:
-            control = study.control(arm)
-            if control is None:
-                continue
-            ratios = st.log_ratios(study, arm, control, view)
-            if ratios.empty:
-                continue
-            overall = st.ratio(ratios)
-            early, late = st.early_and_late(ratios)
-            layers = st.ratio_by_layer(study, ratios)
-            tally = layers["verdict"].value_counts()
-            text = (
-                f"In the {view} view the layers of {arm} moved {times(overall)} as far as those of {control}. By layer: "
-                f"lower in {tally.get('lower', 0)}, higher in {tally.get('higher', 0)}, not resolved in "
-                f"{tally.get('not resolved', 0)} of {len(layers)}."
-            )
-            basis = (
-                f"Scale-free ICS, geometric mean of {count(len(ratios), 'ratio')} at equal seed, layer and steps; interval over "
-                f"{count(overall.count, 'seed')}; layers with the false discovery rate held at 5 %. First third of the captures: "
-                f"{times(early)}; last third: {times(late)}. {measure(main[main['view'] == view])}"
-            )
-            found.append(Finding(text, overall.verdict(1.0), basis))
-    if not found:
-        found = [f for view in st.views(main) for f in _course(study, main, view)]
-    return found
-
-
-def _course(study: Study, main: pd.DataFrame, view: str) -> list[Finding]:
-    """Where a single arm moved most, and how its movement changed."""
+def shift(study: Study, rows: pd.DataFrame, view: str) -> Group | None:
+    """Scale-free ICS against the control: in all, by layer, early and late. None where no arm has a control."""
     found = []
     for arm in study.arms:
-        rows = main[(main["arm"] == arm) & (main["view"] == view) & main["scale_free"].notna()]
-        if rows.empty:
+        control = study.control(arm)
+        ratios = st.log_ratios(study, arm, control, view) if control else pd.DataFrame()
+        if ratios.empty:
             continue
-        by_layer = rows.groupby("layer")["scale_free"].mean()
-        by_step = rows.groupby("step_b")["scale_free"].mean()
+        overall, (early, late) = st.ratio(ratios), st.early_and_late(ratios)
+        layers = st.ratio_by_layer(study, ratios)
+        tally = layers["verdict"].value_counts()
+        parts = [f"{tally[v]} {v}" for v in ("lower", "higher", "not resolved") if v in tally]
         text = (
-            f"In the {view} view of {arm}, {by_layer.idxmax()} moved furthest between captures: {number(by_layer.max())} of its "
-            f"spread on average, {number(by_layer.min())} in {by_layer.idxmin()}, which moved least."
+            f"The layers of {arm} moved {times(overall)} as far as those of {control}. First third of the captures: "
+            f"{times(early)}, {early.verdict(1.0)}; last third: {times(late)}, {late.verdict(1.0)}. "
+            f"Layer by layer: {listed(parts)}, of {len(layers)}."
         )
+        found.append(Finding(text, overall.verdict(1.0)))
+    if not found:
+        return None
+    basis = (
+        "Geometric mean of the ratio of scale-free ICS at equal seed, layer and steps; intervals over seeds; single "
+        "layers "
+        f"judged together, false discovery rate 5 %. {measure(rows)}"
+    )
+    return Group(f"How far the layers moved, {view} view", basis, found)
+
+
+def course(study: Study, rows: pd.DataFrame, view: str) -> Group:
+    """Where an arm without a control moved most, and how its movement changed."""
+    found = []
+    rows = rows[rows["scale_free"].notna()]
+    for arm in study.arms:
+        own = rows[rows["arm"] == arm]
+        if own.empty:
+            continue
+        by_layer = own.groupby("layer")["scale_free"].mean()
+        by_step = own.groupby("step_b")["scale_free"].mean()
+        text = (
+            f"In {arm}, {by_layer.idxmax()} moved furthest: {number(by_layer.max())} times its spread between two "
+            "captures "
+            "on average"
+        )
+        if len(by_layer) > 1:
+            text += f"; least moved {by_layer.idxmin()}, {number(by_layer.min())} times"
         if len(by_step) > 1:
             text += (
-                f" Over all layers the shift went from {number(by_step.iloc[0])} at the first pair of captures to "
-                f"{number(by_step.iloc[-1])} at the last."
+                f". Over all layers the shift went from {number(by_step.iloc[0])} at the first pair of captures to "
+                f"{number(by_step.iloc[-1])} at the last"
             )
-        found.append(Finding(text, "", f"Scale-free ICS of {count(len(rows), 'distance')}. {measure(main[main['view'] == view])}"))
-    return found
+        found.append(Finding(f"{text}.", "", f"{count(len(own), 'distance')}."))
+    basis = f"Scale-free ICS: Earth Mover distance over spread. {measure(rows)}" if len(rows) else ""
+    return Group(f"How far the layers moved, {view} view", basis, found)
 
 
-def exactness(study: Study) -> list[Finding]:
+def exactness(study: Study) -> Group:
     """By how much EM undercuts the paired displacement in each view, and whether every bracket holds."""
     found = []
     main = st.main_part(study.distances)
     for view in st.views(main):
-        rows = main[main["view"] == view]
-        ratios = st.tightness(rows)
+        ratios = st.tightness(main[main["view"] == view])
         if ratios.empty:
             continue
-        by_run = (1 - ratios).groupby([rows["arm"], rows["seed"]]).mean()
-        spread = f" ({percent(by_run.min())} to {percent(by_run.max())} by run)" if len(by_run) > 1 else ""
-        below = int((ratios < 1 - 1e-9).sum())
+        below, rows = int((ratios < 1 - 1e-9).sum()), main.loc[ratios.index]
+        by_seed = (100 * (1 - ratios)).groupby([rows["arm"], rows["seed"]]).mean()
+        means = {arm: st.student(by_seed[arm]) for arm in study.arms if arm in by_seed.index}
+        each = [f"{number(m.mean, 2)} %{change(m, ' %', 2)} in {arm}" for arm, m in means.items()]
         text = (
-            f"In the {view} view the Earth Mover distance lies {percent(1 - ratios.mean())} below the paired displacement on average"
-            f"{spread}; it is smaller in {below:,} of {count(len(ratios), 'distance')}."
+            f"In the {view} view EM is smaller than the paired displacement in {below:,} of "
+            f"{count(len(ratios), 'distance')}: "
+            f"on average by {listed(each, 8)}; at most by {number(100 * (1 - ratios.min()), 2)} %."
         )
         if not below:
             text = (
-                f"In the {view} view the Earth Mover distance equals the paired displacement in all "
-                f"{count(len(ratios), 'distance')}: there the best matching pairs every input with itself."
+                f"In the {view} view EM equals the paired displacement in all {count(len(ratios), 'distance')}: the "
+                "best "
+                "matching pairs every input with itself."
             )
-        found.append(Finding(text, "", measure(main[main["view"] == view])))
+        found.append(Finding(text, ""))
     check = st.certificate(study.distances)
     if check.checked and not check.violations and not check.loose:
         text = (
-            f"All {count(check.checked, 'exact distance')} lie inside their bounds, each with a certificate: the dual "
-            f"value proves it to {number(check.largest_relative_gap, 2)} of its size, or better."
+            f"All {count(check.checked, 'exact distance')} lie inside their bounds and carry a certificate: the dual "
+            "value "
+            f"proves each to within {number(check.largest_relative_gap, 2)} of its size."
         )
         basis = (
-            "Checked on every record: mean shift, distance of the norms and dual value ≤ EM ≤ paired and independent coupling. "
-            f"Largest gap {number(check.largest_gap, 2)} in units of the layer's output."
+            "Checked on every record: mean shift, distance of the norms and dual value ≤ EM ≤ paired and independent "
+            f"coupling. Largest gap {number(check.largest_gap, 2)} in units of the layer's output."
         )
         found.append(Finding(text, "holds", basis))
     if check.bracket_only:
         text = f"{count(check.bracket_only, 'distance')} were taken as a bracket only, without the exact value."
         found.append(Finding(text, "", "Figures of exact distances leave them out."))
-    return found
+    return Group("What the exact distance adds, and what certifies it", "", found)
 
 
-def alpha(study: Study) -> list[Finding]:
+def alpha(study: Study) -> Group:
     """How far alpha moved, and which share of what its radius allows a layer used."""
     found = []
-    rows = study.layers[study.layers["alpha_mean"].notna()]
+    rows = study.layers[study.layers["alpha_mean"].notna()].sort_values("step", kind="stable")
     share = st.allowed(study)
     for arm in study.arms:
-        own = rows[rows["arm"] == arm].sort_values("step", kind="stable")
+        own = rows[rows["arm"] == arm]
         if own.empty:
             continue
-        ends = own.groupby(["seed", "layer"]).agg(
-            first=("alpha_mean", "first"), last=("alpha_mean", "last"), low=("alpha_min", "last"), high=("alpha_max", "last")
-        )
-        moved = (ends["last"] - ends["first"]).abs().groupby("layer").mean()
-        still = bool(own.groupby(["seed", "layer"])[["alpha_min", "alpha_max"]].nunique().max().max() == 1)
-        if still:
-            text = f"{arm} kept alpha where it started ({number(ends['last'].mean())})."
-        else:
-            text = (
-                f"In {arm} alpha went from {number(ends['first'].mean())} to {number(ends['last'].mean())} on average, furthest in "
-                f"{moved.idxmax()} (by {number(moved.max())}); single channels end between {number(ends['low'].min())} and "
-                f"{number(ends['high'].max())}."
-            )
-        seeds = own["seed"].nunique()
-        found.append(Finding(text, "", f"Mean over channels, {count(len(moved), 'layer')}, {count(seeds, 'seed')}."))
+        found.append(_moved(arm, own))
         used = share.loc[share["arm"] == arm, "share"]
         if len(used):
             text = (
-                f"The noise-free radius R of {arm} would allow a shift of R + R′; its layers used at most {percent(used.max())} of "
+                f"The noise-free radius of {arm} allows a shift of R + R′; its layers used at most "
+                f"{percent(used.max())} of "
                 f"that, {percent(used.mean())} on average."
             )
-            basis = f"{count(len(used), 'flattened distance')} with finite R at both steps; the change of the bias comes on top."
+            basis = f"{count(len(used), 'flattened distance')}; a change of the bias would come on top."
             found.append(Finding(text, "", basis))
         elif study.layers.loc[study.layers["arm"] == arm, "bound"].notna().any():
             text = f"{arm} has no noise-free radius (R = ∞): some alpha is 0, or its form has none."
             found.append(Finding(text, "", "Its shift is bounded only through the statistics that were stored."))
-    return found
+    basis = f"Means over channels and layers; intervals of the change over {count(rows['seed'].nunique(), 'seed')}."
+    return Group("Alpha, and what the layer allows", basis, found)
+
+
+def _moved(arm: str, own: pd.DataFrame) -> Finding:
+    """How far the alpha of one arm went from its first record to its last."""
+    by_layer = own.groupby(["seed", "layer"])
+    first, last = by_layer["alpha_mean"].first(), by_layer["alpha_mean"].last()
+    if by_layer[["alpha_min", "alpha_max"]].nunique().max().max() == 1:
+        return Finding(f"In {arm} alpha stayed where it started, at {number(last.mean())}.", "")
+    moved = st.student((last - first).groupby("seed").mean())
+    furthest = (last - first).groupby("layer").mean()
+    layer = furthest.abs().idxmax()
+    text = (
+        f"In {arm} alpha went from {number(first.mean())} to {number(last.mean())}, by "
+        f"{number(moved.mean)}{change(moved)}; "
+        f"furthest in {layer}, by {number(furthest[layer])}. Single channels end between "
+        f"{number(by_layer['alpha_min'].last().min())} and {number(by_layer['alpha_max'].last().max())}."
+    )
+    return Finding(text, moved.verdict())
 
 
 def _floor(study: Study, arm: str) -> float | None:
     """The accuracy that the data set of `arm` is known to allow."""
-    return next((FLOORS.get(r.info.dataset) for r in study.runs if r.arm == arm and r.info), None)
+    return next((FLOORS.get(run.info.dataset) for run in study.runs if run.arm == arm and run.info), None)

@@ -51,7 +51,8 @@ async function draw(chart) {
   }
   // Panels: as many columns as fit, then one correction for the room that axes and labels really took.
   const cells = new Set(rowsOf(data.drawn[name].columns).map((row) => row[spec.facet.field])).size;
-  spec.columns = Math.max(1, Math.min(cells, Math.floor(width / panels)));
+  const fitting = Math.max(1, Math.min(cells, Math.floor(width / panels)));
+  spec.columns = Math.ceil(cells / Math.ceil(cells / fitting)); // 4 panels as 2 × 2 rather than 3 + 1
   spec.spec.width = Math.max(60, Math.floor(width / spec.columns) - 30);
   const taken = await embed();
   spec.spec.width = Math.max(60, Math.floor(spec.spec.width - (taken - width + 4) / spec.columns));

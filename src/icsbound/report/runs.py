@@ -44,8 +44,8 @@ class Run:
 
     @property
     def reached(self) -> int:
-        """The last step that any record speaks of."""
-        steps = [getattr(r, "step", None) or getattr(r, "step_b", 0) for r in self.records]
+        """The last step that any record but the first speaks of."""
+        steps = [int(getattr(r, name)) for r in self.records for name in ("step", "step_b") if hasattr(r, name)]
         return max(steps, default=0)
 
 
@@ -67,10 +67,9 @@ class Study:
     def control(self, arm: str) -> str | None:
         """The arm that `arm` is compared with; None for a control itself and where its control was not run."""
         named = self.config.get("controls")
+        choices = CONTROLS.get(arm, ("bn",))
         if isinstance(named, dict) and arm in named:
             choices = (named[arm],)
-        else:
-            choices = CONTROLS.get(arm, ("bn",))
         return next((c for c in choices if c in self.arms and c != arm), None)
 
     @property

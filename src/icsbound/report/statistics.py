@@ -99,7 +99,7 @@ def main_part(distances: pd.DataFrame) -> pd.DataFrame:
 
 
 def log_ratios(study: Study, arm: str, control: str, view: str) -> pd.DataFrame:
-    """log(scale-free ICS of `arm` / of `control`) at the same seed, layer and pair of steps; zero distances drop out."""
+    """log(ICS of `arm` / of `control`), scale-free, at equal seed, layer and steps; zero distances drop out."""
     rows = study.finished(main_part(study.distances))
     rows = rows[(rows["view"] == view) & (rows["scale_free"] > 0)]
     keys = ["seed", "layer", "step_a", "step_b"]

@@ -1,4 +1,4 @@
-"""The tables of the page: results by arm, every run, every layer. Cells hold numbers; the page formats, sorts and saves them."""
+"""The tables of the page: accuracy and shift by arm, every run, every layer. The page formats and sorts their cells."""
 
 from __future__ import annotations
 
@@ -26,29 +26,70 @@ class Table:
 
 def all_tables(study: Study) -> list[Table]:
     """Every table that the records allow."""
-    return [table for table in (arms(study), runs(study), layers(study)) if table.rows]
+    return [table for table in (arms(study), shifts(study), runs(study), layers(study)) if table.rows]
 
 
 def arms(study: Study) -> Table:
-    """One row an arm: accuracy, and the paired differences to its control."""
-    views = st.views(st.main_part(study.distances))
-    columns = ["arm", "control", "finished runs", "accuracy %", "lowest", "highest", "difference", "from", "to", "verdict"]
-    for view in views:
-        columns += [f"ICS ratio, {view}", "from", "to", "verdict"]
+    """One row an arm: accuracy, and its paired difference to the control."""
+    columns = [
+        "arm",
+        "finished runs",
+        "accuracy %",
+        "lowest",
+        "highest",
+        "control",
+        "difference",
+        "from",
+        "to",
+        "verdict",
+    ]
     rows: list[list[Any]] = []
     for arm in study.arms:
         accuracy, control = st.accuracy(study, arm), study.control(arm)
-        row: list[Any] = [arm, control, len(accuracy)]
+        row: list[Any] = [arm, len(accuracy)]
         row += [100 * v for v in (accuracy.mean(), accuracy.min(), accuracy.max())] if len(accuracy) else [None] * 3
-        row += _interval(st.accuracy_difference(study, arm, control) if control else None, factor=100.0)
-        for view in views:
-            row += _interval(st.ratio(st.log_ratios(study, arm, control, view)) if control else None, null=1.0)
-        rows.append(row)
+        rows.append(
+            [*row, control, *_interval(st.accuracy_difference(study, arm, control) if control else None, 100.0)]
+        )
+    note = "Differences to the control in percentage points, paired by seed; from and to end the 95 % Student interval."
+    return Table("results", "Accuracy by arm", note, columns, rows if any(r.info for r in study.runs) else [])
+
+
+def shifts(study: Study) -> Table:
+    """One row an arm and view: scale-free ICS, and its ratio to the control's."""
+    columns = [
+        "arm",
+        "view",
+        "scale-free ICS",
+        "control",
+        "ratio",
+        "from",
+        "to",
+        "verdict",
+        "early",
+        "late",
+        "layers lower",
+    ]
+    columns += ["layers higher", "of"]
+    main = study.finished(st.main_part(study.distances))
+    means = main.groupby(["arm", "view"])["scale_free"].mean()
+    rows: list[list[Any]] = []
+    for arm, view in ((arm, view) for view in st.views(main) for arm in study.arms if (arm, view) in means.index):
+        control = study.control(arm)
+        ratios = st.log_ratios(study, arm, control, view) if control else None
+        row: list[Any] = [arm, view, means[arm, view], control]
+        if ratios is None or ratios.empty:
+            rows.append(row + [None] * 9)
+            continue
+        verdicts = list(st.ratio_by_layer(study, ratios)["verdict"])
+        row += _interval(st.ratio(ratios), null=1.0) + [part.mean for part in st.early_and_late(ratios)]
+        rows.append([*row, verdicts.count("lower"), verdicts.count("higher"), len(verdicts)])
     note = (
-        "Differences in percentage points, ratios of scale-free ICS, both against the control and paired by seed; from and to "
-        "are the ends of the 95 % Student interval."
+        "Ratio: geometric mean of scale-free ICS over the control's, paired by seed, layer and steps; from and to end "
+        "the 95 % "
+        "Student interval over seeds; early and late: first and last third of the captures."
     )
-    return Table("results", "Results by arm", note, columns, rows if any(r.info for r in study.runs) else [])
+    return Table("shift", "Shift by arm and view", note, columns, rows)
 
 
 def _interval(found: st.Interval | None, factor: float = 1.0, null: float = 0.0) -> list[Any]:
@@ -60,7 +101,19 @@ def _interval(found: st.Interval | None, factor: float = 1.0, null: float = 0.0)
 
 def runs(study: Study) -> Table:
     """One row a run."""
-    columns = ["run", "arm", "seed", "state", "step", "accuracy %", "loss", "distances", "seconds", "peak MiB", "records"]
+    columns = [
+        "run",
+        "arm",
+        "seed",
+        "state",
+        "step",
+        "accuracy %",
+        "loss",
+        "distances",
+        "seconds",
+        "peak MiB",
+        "records",
+    ]
     rows: list[list[Any]] = []
     counts = study.distances.groupby(["arm", "seed"]).size()
     for run in study.runs:
@@ -72,7 +125,9 @@ def runs(study: Study) -> Table:
         row += [end.seconds, end.peak_memory / 2**20] if end else [None] * 2
         rows.append([*row, run.path])
     rows += [[name, None, None, "missing", *[None] * 7] for name in study.missing]
-    return Table("runs", "Every run", "Seconds and memory are those of the machine named below.", columns, rows, folded=True)
+    return Table(
+        "runs", "Every run", "Seconds and memory are those of the machine named below.", columns, rows, folded=True
+    )
 
 
 def layers(study: Study) -> Table:
@@ -97,7 +152,10 @@ def layers(study: Study) -> Table:
             row += list(ends.loc[(arm, layer)]) if (arm, layer) in ends.index else [None] * 2
             if any(isinstance(cell, float) and not math.isnan(cell) for cell in row):
                 rows.append([_whole(cell) for cell in row])
-    note = "Means over captures and seeds. EM and bounds in units of the layer's output, scale-free ICS in units of its spread."
+    note = (
+        "Means over captures and seeds. EM and bounds in units of the layer's output, scale-free ICS in units of "
+        "its spread."
+    )
     return Table("layers", "Every layer", note, columns, rows, folded=True)
 
 

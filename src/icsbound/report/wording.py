@@ -55,15 +55,32 @@ def points(interval: Interval) -> str:
     text = f"{signed(100 * interval.mean)} points"
     if interval.known:
         return text + f" (95 % interval {signed(100 * interval.low)} to {signed(100 * interval.high)})"
-    return text + (" (one seed: no interval)" if interval.count == 1 else " (the same at every seed: no interval)")
+    return text + _unknown(interval)
 
 
 def times(interval: Interval) -> str:
     """A ratio with its interval."""
-    text = f"{number(interval.mean)} times"
+    text = f"{_ratio(interval.mean)} times"
     if interval.known:
-        return text + f" (95 % interval {number(interval.low)} to {number(interval.high)})"
-    return text + (" (one seed: no interval)" if interval.count == 1 else " (the same at every seed: no interval)")
+        return text + f" (95 % interval {_ratio(interval.low)} to {_ratio(interval.high)})"
+    return text + _unknown(interval)
+
+
+def change(interval: Interval, unit: str = "", digits: int = 3) -> str:
+    """The interval alone, to stand behind its mean."""
+    if interval.known:
+        return f" (95 % interval {number(interval.low, digits)} to {number(interval.high, digits)}{unit})"
+    return _unknown(interval)
+
+
+def _ratio(value: float) -> str:
+    """A ratio near 1 with two decimals, any other with two digits."""
+    return f"{value:.2f}" if 0.095 <= value < 100 else number(value, 2)
+
+
+def _unknown(interval: Interval) -> str:
+    """Why there is no interval."""
+    return " (one seed: no interval)" if interval.count == 1 else " (the same at every seed: no interval)"
 
 
 def split(study: Study) -> str:
@@ -78,3 +95,8 @@ def measure(distances: pd.DataFrame) -> str:
     d = f"{low:,}" if low == high else f"{low:,} to {high:,}"
     n = listed([f"{n:,}" for n in sorted(distances["n"].unique())])
     return f"n = {n}, d = {d}; {listed(sorted(distances['estimator'].unique()))}."
+
+
+def some(shown: list[str], names: list[str]) -> str:
+    """That a figure shows only some of the layers, where it does."""
+    return "" if len(shown) == len(names) else f" {len(shown)} of {len(names)} layers, evenly spread."

@@ -1,0 +1,92 @@
+"""What a figure of the page is, and the encodings that all of them share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from icsbound.report.runs import Study
+
+# The control is drawn in gray; the others in colours that stay apart for colour-blind readers, on white and on black.
+PALETTE = ["#7c8594", "#2f6fde", "#e08a00", "#0f9d77", "#c2468f", "#7a5be0", "#d9482b", "#2a9fc4"]
+TABLE = alt.NamedData("table")
+WIDTH = 640  # pixels of a saved figure; on the page a figure takes the width of its place
+PANEL = 230  # pixels of one panel of several, in a saved figure
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure: a chart over the small table `data`, how to read it, what it rests on, and its text alternative.
+
+    `panels` is the least width of one panel where there are several: a narrow screen gets fewer columns.
+    """
+
+    name: str
+    section: str
+    title: str
+    reading: str
+    basis: str
+    alt: str
+    chart: Any
+    data: pd.DataFrame
+    panels: int = 0
+
+    def spec(self) -> dict[str, Any]:
+        """The Vega-Lite specification without its data and its look."""
+        spec: dict[str, Any] = self.chart.to_dict()
+        spec.pop("config", None)
+        return spec
+
+
+def arm_colour(study: Study, present: pd.Series, legend: bool = False) -> alt.Color:
+    """The colour of an arm: the same in every figure."""
+    arms = [arm for arm in study.arms if arm in set(present)]
+    colours = [PALETTE[study.arms.index(arm) % len(PALETTE)] for arm in arms]
+    keys = alt.Legend(orient="top", symbolOpacity=1, symbolType="circle") if legend and len(arms) > 1 else None
+    return alt.Color("arm:N", scale=alt.Scale(domain=arms, range=colours), title=None, legend=keys)
+
+
+def step_axis(steps: pd.Series) -> alt.X:
+    """Optimizer steps from left to right; a schedule that is dense at first gets a square-root scale."""
+    values = np.sort(steps.unique())
+    dense = len(values) > 3 and np.median(values) < 0.3 * values[-1]
+    scale = alt.Scale(type="sqrt", nice=False) if dense else alt.Scale(nice=False)
+    axis = alt.Axis(format="~s", tickCount=5, labelFlush=True)
+    return alt.X(f"{steps.name}:Q", title="optimizer step", scale=scale, axis=axis)
+
+
+def layer_axis(layers: list[str]) -> alt.Y:
+    """Layers from the input down; with many of them only some are named."""
+    axis = alt.Axis(labelOverlap="greedy", labelSeparation=2)
+    return alt.Y("layer:N", sort=layers, title=None, axis=axis)
+
+
+def layer_step(layers: list[str], largest: int) -> alt.Step:
+    """Pixels of one layer's row, so that many layers still fit a screen."""
+    return alt.Step(max(3, min(largest, 600 // len(layers))))
+
+
+def menu(name: str, options: list[str]) -> alt.Parameter:
+    """A menu that chooses one of `options`; a constant where there is no choice. Filter by ``datum.NAME == NAME``."""
+    bind = alt.binding_select(options=options, name=name.capitalize()) if len(options) > 1 else alt.Undefined
+    return alt.param(name=name, value=options[0], bind=bind)
+
+
+def tips(*texts: str, form: str = ".3~g", **numbers: str) -> list[alt.Tooltip]:
+    """What a reader sees who points at a mark: columns of text, then numbers as ``column="its name"``."""
+    shown = [alt.Tooltip(f"{name}:N") for name in texts]
+    return shown + [alt.Tooltip(f"{name}:Q", title=title, format=form) for name, title in numbers.items()]
+
+
+def null_line(base: Any, value: float) -> Any:
+    """The dashed line at `value`, where there is no difference."""
+    return base.mark_rule(size=1.5, strokeDash=[4, 3]).encode(x=alt.datum(value), color=alt.value("#888"))
+
+
+def dots(size: int) -> alt.OverlayMarkDef:
+    """The points on a line."""
+    return alt.OverlayMarkDef(size=size, filled=True)
