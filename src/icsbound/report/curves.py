@@ -10,6 +10,8 @@ from icsbound.report.figure import PANEL, TABLE, WIDTH, Figure, arm_colour, dots
 from icsbound.report.runs import Study
 from icsbound.report.wording import count, number, some, split
 
+DEPTH = ["#2f6fde", "#0f9d77", "#e0a000", "#d9482b"]  # from the first layer to the last, seen on white and on black
+
 
 def differences(study: Study) -> Figure | None:
     """Accuracy against the control: every seed and the interval."""
@@ -133,9 +135,8 @@ def alpha(study: Study) -> Figure | None:
     data = data.sort_values(["step", "depth"], kind="stable")
     depth = alt.Color(
         "depth:Q",
-        title="first layer … last layer",
-        scale=alt.Scale(scheme="plasma", domain=[0, max(1, len(names) * 1.15)]),
-        legend=alt.Legend(orient="top", gradientLength=160, values=[]),
+        scale=alt.Scale(domain=[0, max(1, len(names) - 1)], range=DEPTH),
+        legend=None,
     )
     base = alt.Chart().encode(x=step_axis(data["step"]), color=depth, detail="layer:N")
     y = alt.Y("low:Q", title="alpha", scale=alt.Scale(zero=False))

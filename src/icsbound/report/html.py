@@ -14,24 +14,12 @@ import jinja2
 import vl_convert
 from markupsafe import Markup
 
-from icsbound.report import findings, plots, tables
+from icsbound.report import findings, plots, reproduce, tables
 from icsbound.report.figure import Figure
 from icsbound.report.runs import Study, load
 from icsbound.report.wording import listed, number
 
 SECTIONS = {"accuracy": "Accuracy and loss", "shift": "Internal covariate shift", "alpha": "Alpha"}
-SETTING = (
-    "dataset",
-    "model",
-    "parameters",
-    "train_size",
-    "evaluation_size",
-    "split",
-    "epochs",
-    "steps",
-    "batch_size",
-    "device",
-)
 
 
 def build(folder: Path) -> Path:
@@ -58,7 +46,8 @@ def render(study: Study, figures: list[Figure]) -> str:
         groups=findings.all_groups(study),
         sections=[(key, title, [f for f in figures if f.section == key]) for key, title in SECTIONS.items()],
         tables=tables.all_tables(study),
-        provenance=provenance(study),
+        command=reproduce.command(study.config),
+        setting=reproduce.setting(study),
         config=json.dumps(study.config, indent=2, ensure_ascii=False) if study.config else "",
         figures={"drawn": drawn, "page": plots.style(plots.PAGE), "paper": plots.style(plots.PAPER)},
         # The page may run these two scripts and no other, and may ask no server for anything.
@@ -91,20 +80,6 @@ def facts(study: Study) -> list[tuple[str, str]]:
         found.append((f"{study.distances['value'].notna().sum():,}", "exact distances"))
         found.append((f"{study.distances['layer'].nunique():,}", "layers measured"))
     return found
-
-
-def provenance(study: Study) -> list[tuple[str, str]]:
-    """What one needs to run it again, as pairs of a name and a value."""
-    infos = [run.info for run in study.runs if run.info]
-    if not infos:
-        return []
-    pairs = [("seeds", listed([str(seed) for seed in sorted({info.seed for info in infos})], 20))]
-    for name in SETTING:
-        values = dict.fromkeys(getattr(info, name) for info in infos)
-        shown = [f"{value:,}" if isinstance(value, int) else str(value) for value in values]
-        pairs.append((name.replace("_", " "), listed(shown)))
-    versions = dict.fromkeys(f"{name} {version}" for info in infos for name, version in info.versions.items())
-    return [*pairs, ("versions", ", ".join(versions))]
 
 
 def cell(value: Any) -> str:

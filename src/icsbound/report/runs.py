@@ -67,7 +67,7 @@ class Study:
     def control(self, arm: str) -> str | None:
         """The arm that `arm` is compared with; None for a control itself and where its control was not run."""
         named = self.config.get("controls")
-        choices = CONTROLS.get(arm, ("bn",))
+        choices = CONTROLS.get(arm.partition(":")[0], ("bn",))  # "published:eps=0.1" has the control of "published"
         if isinstance(named, dict) and arm in named:
             choices = (named[arm],)
         return next((c for c in choices if c in self.arms and c != arm), None)

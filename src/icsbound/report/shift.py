@@ -99,7 +99,9 @@ def bracket(study: Study) -> Figure | None:
     groups = bounds.join(rows[["arm", "view", "layer", "step_b"]]).groupby(["arm", "view", "layer", "step_b"])
     data = groups.mean().reset_index().sort_values("step_b", kind="stable")
     base = alt.Chart().encode(x=step_axis(data["step_b"]), color=arm_colour(study, data["arm"]))
-    y = alt.Y("low:Q", title="shift / spread", scale=alt.Scale(type="sqrt", zero=True), axis=alt.Axis(tickCount=4))
+    # A layer that stood still once has no logarithm.
+    scale = alt.Scale(type="log", nice=False) if (data["low"] > 0).all() else alt.Scale(type="sqrt")
+    y = alt.Y("low:Q", title="shift / spread", scale=scale, axis=alt.Axis(tickCount=4, format=".2~g"))
     tip = tips("layer", step_b="step", ics="EM", low="lower bound", high="upper bound", moments="independent coupling")
     chart = (
         alt.layer(
@@ -109,7 +111,7 @@ def bracket(study: Study) -> Figure | None:
             data=TABLE,
         )
         .transform_filter("datum.arm == arm && datum.view == view")
-        .properties(width=190, height=120)
+        .properties(width=190, height=150)
         .facet(facet=alt.Facet("layer:N", title=None, sort=layers), columns=3)
         .add_params(menu("arm", arms), menu("view", views))
     )

@@ -80,7 +80,9 @@ def _ratio(value: float) -> str:
 
 def _unknown(interval: Interval) -> str:
     """Why there is no interval."""
-    return " (one seed: no interval)" if interval.count == 1 else " (the same at every seed: no interval)"
+    if interval.count > 1:
+        return " (the same at every seed: no interval)"
+    return " (one seed: no interval)" if interval.count else " (no pair of finished runs)"
 
 
 def split(study: Study) -> str:
