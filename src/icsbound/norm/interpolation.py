@@ -15,6 +15,8 @@ with weights (α, 1 - α). Only the harmonic norm is bounded (by κ / α) for ev
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -54,15 +56,18 @@ def clamped(alpha: Tensor, alpha_range: tuple[float, float] | None) -> Tensor:
     return alpha if alpha_range is None else alpha.clamp(*alpha_range)
 
 
-def inward(grad: Tensor, alpha: Tensor, alpha_range: tuple[float, float] | None) -> Tensor:
+def inward(grad: Tensor, alpha: Tensor, alpha_range: tuple[float, float] | None, total: Tensor | None = None) -> Tensor:
     """The gradient of α without the part that descent would use to leave `alpha_range`.
 
-    Differentiating `clamp` would drop the inward part too, and an α that starts at an end could never leave it.
+    Differentiating `clamp` would drop the inward part too, and an α that starts at an end could never leave it. Where
+    `grad` is the share of one process, `total` is the sum over all: its sign decides, so that the shares sum to what
+    one process would have found.
     """
     if alpha_range is None:
         return grad
     low, high = alpha_range
-    outward = ((alpha <= low) & (grad > 0)) | ((alpha >= high) & (grad < 0))
+    total = grad if total is None else total
+    outward = ((alpha <= low) & (total > 0)) | ((alpha >= high) & (total < 0))
     return torch.where(outward, torch.zeros_like(grad), grad)
 
 
@@ -76,18 +81,26 @@ class _Inside(torch.autograd.Function):
         return alpha.clamp(low, high)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float, float], output: Tensor) -> None:
         alpha, ctx.low, ctx.high = inputs
         ctx.save_for_backward(alpha)
-        ctx.save_for_forward(alpha)
 
     @staticmethod
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (alpha,) = ctx.saved_tensors
         return inward(grad, alpha, (ctx.low, ctx.high)), None, None
 
+
+class _InsideForwardMode(_Inside):
+    """The same with a rule for forward mode, which the compiler refuses to see."""
+
     @staticmethod
-    def jvp(ctx, tangent, _low, _high):  # type: ignore[no-untyped-def]
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float, float], output: Tensor) -> None:
+        _Inside.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(inputs[0])
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _low: None, _high: None) -> Tensor:
         (alpha,) = ctx.saved_tensors
         return torch.where((alpha < ctx.low) | (alpha > ctx.high), torch.zeros_like(tangent), tangent)
 
@@ -96,5 +109,6 @@ def inside(alpha: Tensor, alpha_range: tuple[float, float] | None) -> Tensor:
     """α inside its range, with the gradient of `inward`."""
     if alpha_range is None:
         return alpha
-    out: Tensor = _Inside.apply(alpha, *alpha_range)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    rule = _Inside if torch.compiler.is_compiling() else _InsideForwardMode
+    out: Tensor = rule.apply(alpha, *alpha_range)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return out

@@ -2,11 +2,12 @@
 
 `forward` and `backward` are what every backend offers. Here they are the four row primitives around `coefficients`
 (scopes "sample" and "batch"), and the same sums per pixel in scope "position". Statistics and sums are taken in
-float32 for half-precision input.
+float32 for half-precision input. Results have x's memory layout: every expression starts from x.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -49,6 +50,13 @@ def _rows(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape((-1 if values.ndim == 2 else 1, values.shape[-1]) + (1,) * (like.ndim - 2))
 
 
+def _one_element(x: Tensor) -> Tensor:
+    """The first element of every channel, (C,); zeros where there is no sample."""
+    if x.numel() == 0:
+        return x.new_zeros(x.shape[1])
+    return x[0].flatten(1)[:, 0] if x.ndim > 2 else x[0]
+
+
 def _pivoted(x: Tensor, pivot_C: Tensor) -> Tensor:
     return x.to(pivot_C.dtype) - _rows(pivot_C, x)
 
@@ -70,36 +78,47 @@ def row_affine(x: Tensor, pivot_C: Tensor, a_NC: Tensor, b_NC: Tensor) -> Tensor
 
 def row_dots(dy: Tensor, x: Tensor, pivot_C: Tensor) -> tuple[Tensor, Tensor]:
     """Σ dy and Σ dy (x - K) of every row, (N, C) each."""
-    return _NCL(dy).sum(2), _NCL(dy * _pivoted(x, pivot_C)).sum(2)
+    return _NCL(dy).sum(2), _NCL(_pivoted(x, pivot_C) * dy).sum(2)
 
 
 def row_affine2(dy: Tensor, x: Tensor, pivot_C: Tensor, a_NC: Tensor, b_NC: Tensor, c_NC: Tensor) -> Tensor:
     """a dy + b (x - K) + c, row by row."""
-    return _rows(a_NC, x) * dy + _rows(b_NC, x) * _pivoted(x, pivot_C) + _rows(c_NC, x)
+    return _rows(b_NC, x) * _pivoted(x, pivot_C) + _rows(c_NC, x) + _rows(a_NC, x) * dy
 
 
 def forward(
-    x: Tensor, parameters: Parameters, stored: Statistics | None, settings: Settings
+    x: Tensor,
+    parameters: Parameters,
+    stored: Statistics | None,
+    settings: Settings,
+    whole: coefficients.Whole = coefficients.WHOLE,
 ) -> tuple[Tensor, Statistics, Saved]:
     """The output, the statistics that normalized it, and what `backward` needs.
 
     `stored` holds the statistics to use (evaluation); None takes those of the batch (training), pivoted at one element
-    of each channel, which lies within a few standard deviations of the mean however large the mean is.
+    of each channel, which lies within a few standard deviations of the mean however large the mean is. `whole` is the
+    batch that x is a part of.
     """
     inner = inner_dtype(x)
     if stored is None:
-        pivot_C = x.flatten(2)[0, :, 0].to(inner) if x.ndim > 2 else x[0].to(inner)
+        pivot_C = _one_element(x).to(inner)
         relative = None
     else:
         pivot_C = stored.mean_C.to(inner)
         relative = (torch.zeros_like(pivot_C), stored.var_C.to(inner))
 
+    L = math.prod(x.shape[2:])
     if settings.scope == "position":
-        y, mean_C, var_C, by_position = _forward_by_position(x, pivot_C, parameters, relative, settings)
+        if relative is None:
+            batch = whole.merge(coefficients.moments(*row_moments(x, pivot_C), L), pivot_C)
+            relative = (batch.mean_C, settings.variance_factor(batch.values) * batch.var_C)
+        y, by_position = _forward_by_position(x, pivot_C, parameters, relative, settings)
+        mean_C, var_C = relative
         saved = Saved(pivot_C, None, by_position)
     else:
         m_NC, v_NC = row_moments(x, pivot_C)
-        by_row = coefficients.forward(m_NC, v_NC, _NCL(x).shape[2], *parameters, relative, settings)
+        part = None if relative is not None else whole.merge(coefficients.moments(m_NC, v_NC, L), pivot_C)
+        by_row = coefficients.forward(m_NC, v_NC, L, *parameters, relative, settings, part)
         mean_C, var_C = by_row.mean_C, by_row.var_C
         y = row_affine(x, pivot_C, by_row.a_NC, by_row.b_NC)
         saved = Saved(pivot_C, by_row, None)
@@ -109,12 +128,18 @@ def forward(
 
 
 def backward(
-    dy: Tensor, x: Tensor, parameters: Parameters, saved: Saved, training: bool, settings: Settings
+    dy: Tensor,
+    x: Tensor,
+    parameters: Parameters,
+    saved: Saved,
+    training: bool,
+    settings: Settings,
+    whole: coefficients.Whole = coefficients.WHOLE,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, γ, β and α. A fused ReLU is undone from x: nothing more was saved for it."""
     dy = dy.to(saved.pivot_C.dtype)
     if saved.by_position is not None:
-        dx, *rest = _backward_by_position(dy, x, parameters, saved, training, settings)
+        dx, *rest = _backward_by_position(dy, x, parameters, saved, training, settings, whole)
         return dx.to(x.dtype), *rest  # type: ignore[return-value]
     rows = saved.by_row
     assert rows is not None
@@ -122,39 +147,43 @@ def backward(
         dy = torch.where(row_affine(x, saved.pivot_C, rows.a_NC, rows.b_NC) > 0, dy, torch.zeros_like(dy))
     s0_NC, s1_NC = row_dots(dy, x, saved.pivot_C)
     grads = coefficients.backward(
-        s0_NC, s1_NC, _NCL(x).shape[2], parameters.weight_C, parameters.alpha_C, rows, training, settings
+        s0_NC,
+        s1_NC,
+        math.prod(x.shape[2:]),
+        parameters.weight_C,
+        parameters.alpha_C,
+        rows,
+        training,
+        settings,
+        whole,
     )
     dx = row_affine2(dy, x, saved.pivot_C, grads.a_NC, grads.b_NC, grads.c_NC)
     return dx.to(x.dtype), grads.weight_C, grads.bias_C, grads.alpha_C
 
 
 def _forward_by_position(
-    x: Tensor,
-    pivot_C: Tensor,
-    parameters: Parameters,
-    stored: tuple[Tensor, Tensor] | None,
-    settings: Settings,
-) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
+    x: Tensor, pivot_C: Tensor, parameters: Parameters, statistics: tuple[Tensor, Tensor], settings: Settings
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     """Every pixel has a norm of its own: n² = Σ_c r² (x̃ - μ)² / κ², shape (N, 1, *)."""
     weight_C, bias_C, alpha_C = parameters
-    if stored is None:
-        m_NC, v_NC = row_moments(x, pivot_C)
-        mean_C = m_NC.mean(0)
-        count = x.numel() // x.shape[1]
-        var_C = settings.variance_factor(count) * (v_NC + (m_NC - mean_C) ** 2).mean(0)
-    else:
-        mean_C, var_C = stored
+    mean_C, var_C = statistics
     r_C = torch.rsqrt(var_C + settings.eps)
     centred = _pivoted(x, pivot_C) - _rows(mean_C, x)
-    n2 = (_rows(r_C, x) * centred).square().sum(1, keepdim=True) / settings.kappa(x.shape[1], 1) ** 2
+    n2 = (centred * _rows(r_C, x)).square().sum(1, keepdim=True) / settings.kappa(x.shape[1], 1) ** 2
     nu = interpolation.relative_norm(n2, settings)
     k = interpolation.scale(nu, _rows(alpha_C, x), settings)
-    y = _rows(weight_C * r_C, x) * k * centred + _rows(bias_C, x)
-    return y, mean_C, var_C, (mean_C, r_C, nu)
+    y = centred * _rows(weight_C * r_C, x) * k + _rows(bias_C, x)
+    return y, (mean_C, r_C, nu)
 
 
 def _backward_by_position(
-    dy: Tensor, x: Tensor, parameters: Parameters, saved: Saved, training: bool, settings: Settings
+    dy: Tensor,
+    x: Tensor,
+    parameters: Parameters,
+    saved: Saved,
+    training: bool,
+    settings: Settings,
+    whole: coefficients.Whole,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """With e = Σ_c γ r ∂k/∂(n²) dy x̂ per pixel and x̂ = x̃ - μ, w = 1/κ², sums over (n, l), count = N L::
 
@@ -168,20 +197,28 @@ def _backward_by_position(
     alpha, gr = _rows(alpha_C, x), _rows(weight_C * r_C, x)
     k = interpolation.scale(nu, alpha, settings)
     if settings.activation == "relu":
-        dy = torch.where(gr * k * centred + _rows(bias_C, x) > 0, dy, torch.zeros_like(dy))
+        dy = torch.where(centred * gr * k + _rows(bias_C, x) > 0, dy, torch.zeros_like(dy))
     by_alpha, by_n2 = interpolation.derivatives(nu, alpha, k, settings)
     axes = (0, *range(2, x.ndim))
-    dots = dy * centred
+    dots = centred * dy
     e = (gr * by_n2 * dots).sum(1, keepdim=True)
-    kdots_C = (k * dots).sum(axes)
     w = 1 / settings.kappa(x.shape[1], 1) ** 2
-    ex = e * centred
-    dx = gr * k * dy + _rows(2 * w * r_C * r_C, x) * ex
+    ex = centred * e
+    part = coefficients.Sums(
+        ks1_C=(k * dots).sum(axes),
+        eq_C=w * (ex * centred).sum(axes),
+        as0_C=weight_C * r_C * (k * dy).sum(axes),
+        ed_C=w * ex.sum(axes),
+        alpha_C=weight_C * r_C * (by_alpha * dots).sum(axes),
+        e_1=e.sum().reshape(1),
+    )
+    total = part
+    dx = ex * _rows(2 * w * r_C * r_C, x) + gr * k * dy
     if training:
-        count = x.numel() // x.shape[1]
-        dr_C = weight_C * kdots_C + 2 * w * r_C * (ex * centred).sum(axes)
-        dvar_C = -0.5 * r_C * r_C * r_C * dr_C * settings.variance_factor(count)
-        dmean_C = -weight_C * r_C * (k * dy).sum(axes) - 2 * w * r_C * r_C * ex.sum(axes)
-        dx = dx + _rows(2 * dvar_C / count, x) * centred + _rows(dmean_C / count, x)
-    dalpha_C = (gr * by_alpha * dots).sum(axes)
-    return dx, r_C * kdots_C, dy.sum(axes), interpolation.inward(dalpha_C, alpha_C, settings.alpha_range)
+        total = whole.reduce(part)
+        count, _ = whole.size(x.shape[0], math.prod(x.shape[2:]))
+        dvar_C, dmean_C = coefficients.statistics_gradients(total, weight_C, r_C)
+        slope_C = 2 * settings.variance_factor(count) / count * dvar_C
+        dx = dx + centred * _rows(slope_C, x) + _rows(dmean_C / count, x)
+    dalpha_C = interpolation.inward(part.alpha_C, alpha_C, settings.alpha_range, total.alpha_C)
+    return dx, r_C * part.ks1_C, dy.sum(axes), dalpha_C

@@ -1,0 +1,226 @@
+"""The closed form against autograd through the definition, in every setting; higher orders, transforms, compilation."""
+
+import copy
+
+import pytest
+import torch
+from problems import INTERPOLATIONS, SCOPES, SHAPES, assert_near, composite, problem, settings_of
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
+
+from icsbound.norm import UnitizedBatchNorm2d, interpolation, ops, reference
+from icsbound.norm.settings import Settings
+
+# Deprecations inside torch, met on its own paths for forward mode and for compiled autograd functions.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
+]
+
+EVERY_FORM = pytest.mark.parametrize("form", INTERPOLATIONS)
+EVERY_SCOPE = pytest.mark.parametrize("scope", SCOPES)
+BOTH_MODES = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+
+
+def by_ops(p, settings, training):
+    y, _ = ops.unitize(p.x, p.weight, p.bias, p.alpha, None if training else p.stored, settings)
+    assert y.grad_fn is not None
+    return y.detach(), list(torch.autograd.grad(y, p.leaves, p.dy))
+
+
+@EVERY_FORM
+@EVERY_SCOPE
+@BOTH_MODES
+def test_closed_form_equals_the_composite(form, scope, training):
+    for name, shape in SHAPES.items():
+        p = problem(shape, seed=len(name))
+        for s in settings_of(form, scope):
+            y, grads = by_ops(p, s, training)
+            wanted, wanted_grads = composite(p, s, training)
+            assert_near(y, wanted)
+            for found, right in zip(grads, wanted_grads, strict=True):
+                assert found.shape == right.shape
+                assert_near(found, right)
+
+
+@EVERY_SCOPE
+def test_without_weight_and_bias(scope):
+    p = problem((5, 3, 4, 6), affine=False)
+    y, grads = by_ops(p, Settings(scope=scope), True)
+    wanted, wanted_grads = composite(p, Settings(scope=scope), True)
+    assert_near(y, wanted)
+    assert len(grads) == 2
+    for found, right in zip(grads, wanted_grads, strict=True):
+        assert_near(found, right)
+
+
+@EVERY_SCOPE
+@pytest.mark.parametrize("variance", ["biased", "published"])
+def test_batch_statistics(scope, variance):
+    p = problem((4, 3, 5))
+    s = Settings(scope=scope, variance=variance)
+    _, statistics = ops.unitize(p.x, p.weight, p.bias, p.alpha, None, s)
+    mean, var = reference.batch_statistics(p.x.detach(), s)
+    assert_near(statistics.mean_C, mean, 1e-14)
+    assert_near(statistics.var_C, var, 1e-14)
+    assert not statistics.mean_C.requires_grad
+    assert not statistics.var_C.requires_grad
+    assert ops.unitize(p.x, p.weight, p.bias, p.alpha, p.stored, s)[1] is None
+
+
+def call(p, settings, training):
+    return lambda *leaves: ops.unitize(*leaves, None if training else p.stored, settings)[0]
+
+
+@EVERY_FORM
+@EVERY_SCOPE
+@BOTH_MODES
+def test_gradients_of_every_order(form, scope, training):
+    # Three samples of two channels and three positions: the smallest in which no two axes have one size.
+    # α free (its rule at the ends of a range is a projection, not a derivative, and has tests of its own).
+    p = problem((3, 2, 3), edges=False)
+    s = Settings(eps=1e-2, norm_eps=1e-2, interpolation=form, scope=scope, alpha_range=None)
+    assert gradcheck(call(p, s, training), p.leaves)
+    assert gradgradcheck(call(p, s, training), p.leaves)
+
+
+@EVERY_FORM
+@EVERY_SCOPE
+@BOTH_MODES
+def test_forward_mode(form, scope, training):
+    p = problem((3, 2, 4), edges=False)
+    s = Settings(interpolation=form, scope=scope)
+    tangents = [torch.randn_like(t) for t in p.leaves]
+    with forward_ad.dual_level():
+        duals = [forward_ad.make_dual(t.detach(), v) for t, v in zip(p.leaves, tangents, strict=True)]
+        found = forward_ad.unpack_dual(call(p, s, training)(*duals)).tangent
+    assert found is not None
+    step = 1e-6
+    ahead, behind = (
+        call(p, s, training)(*(t.detach() + sign * step * v for t, v in zip(p.leaves, tangents, strict=True)))
+        for sign in (1, -1)
+    )
+    assert_near(found, (ahead - behind) / (2 * step), 1e-7)
+
+
+@BOTH_MODES
+def test_forward_over_reverse_equals_double_backward(training):
+    p = problem((3, 2, 4), edges=False)
+    f = call(p, Settings(), training)
+    vectors = tuple(torch.randn_like(t) for t in p.leaves)
+
+    def loss(*leaves):
+        return f(*leaves).pow(3).sum()
+
+    plain = tuple(t.detach() for t in p.leaves)
+    _, found = torch.func.jvp(lambda *t: torch.func.grad(loss, (0, 1, 2, 3))(*t), plain, vectors)
+    _, wanted = torch.autograd.functional.hvp(loss, plain, vectors)
+    for a, b in zip(found, wanted, strict=True):
+        assert_near(a, b, 1e-9)
+
+
+@EVERY_SCOPE
+@BOTH_MODES
+def test_torch_func_grad_equals_autograd(scope, training):
+    p = problem((3, 2, 4))
+    f = call(p, Settings(scope=scope), training)
+    grads = torch.func.grad(lambda *t: (f(*t) * p.dy).sum(), (0, 1, 2, 3))(*(t.detach() for t in p.leaves))
+    for found, wanted in zip(grads, torch.autograd.grad(f(*p.leaves), p.leaves, p.dy), strict=True):
+        assert_near(found, wanted)
+
+
+@EVERY_SCOPE
+@BOTH_MODES
+def test_vmap_over_batches_and_over_parameters(scope, training):
+    p = problem((3, 2, 4))
+    f = call(p, Settings(scope=scope), training)
+    x = torch.randn(5, 3, 2, 4, dtype=torch.float64)
+    alphas = torch.rand(5, 2, dtype=torch.float64)
+    with torch.no_grad():
+        together = torch.vmap(f, (0, None, None, 0))(x, p.weight, p.bias, alphas)
+        for i in range(5):
+            assert_near(together[i], f(x[i], p.weight, p.bias, alphas[i]), 1e-13)
+
+
+def test_per_sample_gradients_of_an_evaluated_layer():
+    p = problem((4, 2, 3), edges=False)  # inside its range, where the gradient of α is not projected
+    f = call(p, Settings(), training=False)
+
+    def loss(alpha, x):
+        return f(x[None], p.weight.detach(), p.bias.detach(), alpha).square().sum()
+
+    found = torch.vmap(torch.func.grad(loss), (None, 0))(p.alpha.detach(), p.x.detach())
+    (total,) = torch.autograd.grad(f(*p.leaves).square().sum(), p.alpha)
+    assert found.shape == (4, 2)
+    assert_near(found.sum(0), total)
+
+
+@EVERY_SCOPE
+def test_zero_stride_and_permuted_gradients(scope):
+    p = problem((5, 3, 4, 6))
+    y, _ = ops.unitize(p.x, p.weight, p.bias, p.alpha, None, Settings(scope=scope))
+    for dy in (
+        torch.tensor(0.7, dtype=torch.float64).expand(5, 3, 4, 6),  # what y.sum() hands back
+        p.dy[:, :, :1, :1].expand(5, 3, 4, 6),  # what a mean over positions hands back
+        p.dy.permute(3, 2, 0, 1).contiguous().permute(2, 3, 1, 0),
+    ):
+        found = torch.autograd.grad(y, p.leaves, dy, retain_graph=True)
+        wanted = torch.autograd.grad(y, p.leaves, dy.contiguous(), retain_graph=True)
+        for a, b in zip(found, wanted, strict=True):
+            assert_near(a, b, 1e-13)
+
+
+@EVERY_SCOPE
+@BOTH_MODES
+def test_double_backward_through_a_graph_above_the_layer(scope, training):
+    # x is not a leaf: the second derivative must stop at the layer's input and go on from there.
+    p = problem((3, 2, 4), edges=False)
+    s = Settings(scope=scope)
+    grads = []
+    for f in (
+        call(p, s, training),
+        lambda *t: reference.unitize(*t, None if training else p.stored, s),
+    ):
+        y = f(p.x.tanh(), p.weight, p.bias, p.alpha)
+        first = torch.autograd.grad(y.square().sum(), p.leaves, create_graph=True)
+        grads.append(torch.autograd.grad(sum(g.square().sum() for g in first), p.leaves))
+    for found, wanted in zip(*grads, strict=True):
+        assert_near(found, wanted, 1e-9)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"interpolation": "harmonic", "scope": "sample", "activation": "relu"},
+        {"interpolation": "geometric", "scope": "position", "shrink_only": True},
+        {"interpolation": "arithmetic", "scope": "batch", "momentum": None},
+        {"interpolation": "arithmetic", "variance": "published", "debias": True, "alpha_range": None},
+    ],
+    ids=lambda s: s["interpolation"] + "-" + s.get("scope", "sample"),
+)
+def test_compiled_whole_without_recompiling(settings):
+    torch._dynamo.reset()
+    layer = UnitizedBatchNorm2d(3, **settings).double()
+    plain = copy.deepcopy(layer)
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
+    # Every size differs from every other, and from the second call's: equal ones are compiled as one symbol.
+    for first, shape in ((True, (4, 3, 5, 6)), (False, (7, 3, 8, 9))):
+        x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        with torch._dynamo.config.patch(error_on_recompile=not first):
+            y = compiled(x)
+        wanted = plain(x)
+        assert_near(y.detach(), wanted.detach())
+        found = torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])
+        right = torch.autograd.grad(wanted.square().sum(), [x, *plain.parameters()])
+        for a, b in zip(found, right, strict=True):
+            assert_near(a, b)
+    for found, right in zip(layer.buffers(), plain.buffers(), strict=True):
+        assert_near(found.double(), right.double())
+
+
+@EVERY_FORM
+def test_alpha_is_projected_inside_the_composite_as_in_the_closed_form(form):
+    alpha = torch.tensor([-0.5, 0.0, 0.4, 1.0, 1.5], dtype=torch.float64, requires_grad=True)
+    for sign in (1.0, -1.0):
+        (g,) = torch.autograd.grad(interpolation.inside(alpha, (0.0, 1.0)), alpha, torch.full_like(alpha, sign))
+        dropped = [True, True, False, False, False] if sign > 0 else [False, False, False, True, True]
+        assert g.tolist() == [0.0 if d else sign for d in dropped]
