@@ -75,7 +75,7 @@ class TrainConfig:
     device: str = "auto"
     precision: str = "no"
     dtype: str = "float32"
-    channels_last: bool = False
+    channels_last: bool = True
     threads: int | None = None
     monitor: MonitorConfig | None = None
 

@@ -41,6 +41,10 @@ class Diverged(RuntimeError):
     """Training met a loss or parameter that is not finite; the message names the step and the layer."""
 
 
+# What a run may fail with for reasons that a sentence explains; anything else is a defect.
+EXPECTED = (InputError, Diverged)
+
+
 def train(
     config: TrainConfig,
     out: str | Path,
@@ -440,12 +444,10 @@ class _Run:
         return bool(self.accelerator.reduce(flag, "sum") > 0)
 
     def _halt(self, caught: signal.Signals | None) -> NoReturn:
-        text = (
-            f"{self.config.run} stopped after step {self.step} of {self.steps}; go on with: "
-            f"icsbound train --resume {self.out}"
-        )
-        self._note(text)
-        _leave(caught, text)
+        text = f"stopped after step {self.step} of {self.steps}; go on with: icsbound train --resume {self.out}"
+        if caught == signal.SIGTERM:  # a process that is told to end says so; Ctrl-C is answered by the message below
+            self._note(text)
+        _leave(caught, f"{self.config.run} {text}")
 
     def _finish(self) -> records.ResultRecord:
         loss, accuracy = self.last or evaluate(self.plain, self.held_out, self.normalize, self.dtype)

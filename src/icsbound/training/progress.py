@@ -32,13 +32,12 @@ def quiet(event: Event) -> None:
 
 
 class Bar:
-    """A bar over all runs with the time left, and a line for each run under way. Use as a context manager; call with
-    events.
+    """A bar over all runs with the time left, and a line for each run under way.
 
-    `runs` and `steps` are how many runs there will be and how many steps they have together, finished ones included.
+    Use it as a context manager around the training of `runs` runs, and as their `progress`.
     """
 
-    def __init__(self, runs: int, steps: int, *, console: Any = None) -> None:
+    def __init__(self, runs: int = 1, *, console: Any = None) -> None:
         try:
             from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
         except ModuleNotFoundError:
@@ -52,14 +51,12 @@ class Bar:
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[figures]}"),
             console=console,
+            speed_estimate_period=120.0,
         )
-        self._many = runs > 1
-        self._all = self._bar.add_task("all runs", total=steps, figures=f"0 of {runs}", visible=self._many)
-        self._runs, self._finished = runs, 0
-        self._tasks: dict[str, Any] = {}
-        self._done: dict[str, int] = {}
-        self._accuracy: dict[str, float] = {}
-        self._rate: dict[str, tuple[float, int]] = {}
+        self._lines: dict[str, _Line] = {}
+        # A run counts 1, however many steps it has: arms of one comparison have equally many.
+        self._all = self._bar.add_task("all runs", total=runs, figures=f"0 of {runs}", visible=runs > 1)
+        self._runs = runs
 
     def __enter__(self) -> Bar:
         self._bar.start()
@@ -71,21 +68,33 @@ class Bar:
     def __call__(self, event: Event) -> None:
         """Show `event`."""
         if event.note:
-            self._bar.console.print(f"{event.run}: {event.note}")
-        if event.run not in self._tasks:
-            self._tasks[event.run] = self._bar.add_task(event.run, total=event.steps, figures="")
-            self._rate[event.run] = (time.monotonic(), event.step)
-        self._bar.advance(self._all, event.step - self._done.get(event.run, 0))
-        self._done[event.run] = event.step
+            self._bar.console.print(f"{event.run}: {event.note}", highlight=False, markup=False)
+        if event.run not in self._lines:
+            task = self._bar.add_task(event.run, total=event.steps, figures="")
+            self._lines[event.run] = _Line(task, time.monotonic(), event.step)
+        line = self._lines[event.run]
         if event.accuracy is not None:
-            self._accuracy[event.run] = event.accuracy
-        figures = [f"loss {event.loss:.3f}"] if event.loss is not None else []
-        figures += [f"accuracy {100 * self._accuracy[event.run]:.1f}%"] if event.run in self._accuracy else []
-        since, first = self._rate[event.run]
-        if event.step > first:
-            figures.append(f"{(event.step - first) / max(1e-9, time.monotonic() - since):.1f} steps/s")
-        self._bar.update(self._tasks[event.run], completed=event.step, figures=", ".join(figures))
-        if event.step >= event.steps and self._many:
-            self._finished += 1
-            self._bar.update(self._all, figures=f"{self._finished} of {self._runs}")
-            self._bar.update(self._tasks[event.run], visible=False)
+            line.accuracy = event.accuracy
+        self._bar.advance(self._all, (event.step - line.step) / event.steps)
+        line.step = event.step
+        self._bar.update(line.task, completed=event.step, figures=line.figures(event))
+        if event.step >= event.steps and self._runs > 1:
+            finished = sum(self._bar.tasks[other.task].finished for other in self._lines.values())
+            self._bar.update(line.task, visible=False)
+            self._bar.update(self._all, figures=f"{finished} of {self._runs}")
+
+
+@dataclass
+class _Line:
+    task: Any
+    since: float
+    first: int  # the step at which the run was first seen
+    step: int = 0
+    accuracy: float | None = None
+
+    def figures(self, event: Event) -> str:
+        parts = [f"loss {event.loss:.3f}"] if event.loss is not None else []
+        parts += [f"accuracy {self.accuracy:.1%}"] if self.accuracy is not None else []
+        if event.step > self.first:
+            parts.append(f"{(event.step - self.first) / max(1e-9, time.monotonic() - self.since):.1f} steps/s")
+        return ", ".join(parts)

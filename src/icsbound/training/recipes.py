@@ -72,10 +72,10 @@ class Recipe:
         return self.lr * 0.5 * (1.0 + math.cos(math.pi * (step + 1 - up) / (total + 1 - up)))
 
 
-# `published`: the schedule of the paper's code, in epochs of CIFAR. `short`: a one-cycle budget for a CPU.
+# `short`: a one-cycle budget for a CPU. `published`: what the paper's public code does on CIFAR.
 RECIPES: dict[str, Recipe] = {
-    "short": Recipe(name="short", epochs=6, batch_size=64, lr=0.1),
-    "short-augmented": Recipe(name="short-augmented", epochs=5, batch_size=128, lr=0.1, shift=0.125, flip=True),
+    # Batch, rate, epochs and shift were chosen for all arms alike on a fifth of the training digits, held out for that.
+    "short": Recipe(name="short", epochs=5, batch_size=32, lr=0.1, shift=0.04),
     "published": Recipe(
         name="published",
         epochs=200,
@@ -88,17 +88,21 @@ RECIPES: dict[str, Recipe] = {
         flip=True,
     ),
 }
+# Where a data set needs other values than the digits: photographs are mirrored, digits never are.
+_FOR_DATA: dict[tuple[str, str], dict[str, Any]] = {
+    ("short", name): {"batch_size": 128, "shift": 0.125, "flip": True} for name in ("cifar10", "cifar100")
+}
 
 
-def recipe(name: str, **changes: Any) -> Recipe:
-    """The recipe called `name`, with `changes` to its fields."""
+def recipe(name: str = "short", data: str = "digits", **changes: Any) -> Recipe:
+    """The recipe called `name` as it is for data set `data`, with `changes` to its fields."""
     if name not in RECIPES:
         fail("recipe", "be one of " + ", ".join(RECIPES), name, nearest(name, RECIPES))
     names = {f.name for f in dataclasses.fields(Recipe)} - {"name"}
     for key in changes:
         if key not in names:
             fail("a setting of the recipe", "be one of " + ", ".join(sorted(names)), key, nearest(key, names))
-    return dataclasses.replace(RECIPES[name], **changes)
+    return dataclasses.replace(RECIPES[name], **{**_FOR_DATA.get((name, data), {}), **changes})
 
 
 def parameter_groups(model: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:

@@ -1,0 +1,197 @@
+"""Runs side by side, each worker a process of its own that trains one run after another.
+
+A worker is ``python -m icsbound.training.worker``. It reads one JSON object a line from its standard input (a run to
+train) and writes one a line to its standard output (events, results, failures). When its input ends, because the
+parent wants to stop or was killed, it saves the run under way and leaves: so no worker outlives its parent, and no
+signal has to reach it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from icsbound import records
+from icsbound._check import positive_int
+from icsbound.training import interrupts, loop
+from icsbound.training.config import TrainConfig
+from icsbound.training.progress import Event, Progress, quiet
+
+
+class Failed(RuntimeError):
+    """Some runs failed while others were finished; the message lists them with their reasons."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run and the folder it is trained in."""
+
+    config: TrainConfig
+    out: Path
+
+
+def default_jobs(tasks: Sequence[Task]) -> int:
+    """One worker for each core this process may use; one on an accelerator, which a single run keeps busy."""
+    if any(task.config.resolved().device != "cpu" for task in tasks):
+        return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, len(tasks)))
+
+
+def run(
+    tasks: Sequence[Task], *, jobs: int | None = None, progress: Progress = quiet, again: str = "the same command"
+) -> list[records.ResultRecord]:
+    """Train all `tasks`, `jobs` side by side (default `default_jobs`), and return their results in order.
+
+    Finished runs are not run again. Ctrl-C or SIGTERM: every run under way writes a checkpoint, then
+    KeyboardInterrupt (or SystemExit 143) says how to go on, by `again`. A run that fails does not stop the others:
+    `Failed` is raised when they are done.
+    """
+    jobs = default_jobs(tasks) if jobs is None else positive_int("jobs", jobs)
+    results: dict[int, records.ResultRecord] = {}
+    failures: dict[int, str] = {}
+    for index, result in _side_by_side(tasks, jobs, progress, again) if jobs > 1 else _in_turn(tasks, progress, again):
+        if isinstance(result, str):
+            failures[index] = result
+        else:
+            results[index] = result
+    if failures:
+        reasons = "; ".join(f"{tasks[index].out.name}: {text}" for index, text in sorted(failures.items()))
+        raise Failed(f"{len(failures)} of {len(tasks)} runs failed ({reasons})")
+    return [results[index] for index in range(len(tasks))]
+
+
+Outcome = tuple[int, "records.ResultRecord | str"]
+
+
+def _stopped(caught: signal.Signals | None, again: str) -> BaseException:
+    if caught == signal.SIGTERM:
+        return SystemExit(128 + signal.SIGTERM)
+    return KeyboardInterrupt(f"stopped; what was measured is kept; go on with: {again}")
+
+
+def _in_turn(tasks: Sequence[Task], progress: Progress, again: str) -> Iterator[Outcome]:
+    for index, task in enumerate(tasks):
+        try:
+            yield index, loop.train(task.config, task.out, progress=progress)
+        except KeyboardInterrupt:
+            raise _stopped(signal.SIGINT, again) from None
+        except loop.EXPECTED as error:
+            yield index, str(error)
+
+
+class _Worker:
+    """A worker process, the index of the task it has, and a thread that forwards what it says."""
+
+    def __init__(self, inbox: queue.Queue[tuple[_Worker, dict[str, Any] | None]], jobs: int) -> None:
+        cores = os.cpu_count() or 1
+        self.task: int | None = None
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "icsbound.training.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            # Its own session: the terminal's Ctrl-C goes to the parent alone, which then closes the inputs.
+            start_new_session=True,
+            env={"OMP_NUM_THREADS": str(max(1, cores // jobs)), **os.environ},
+        )
+        threading.Thread(target=self._read, args=(inbox,), daemon=True).start()
+
+    def _read(self, inbox: queue.Queue[tuple[_Worker, dict[str, Any] | None]]) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            inbox.put((self, json.loads(line)))
+        inbox.put((self, None))
+
+    def give(self, index: int, task: Task) -> None:
+        """Hand `task` to the worker."""
+        assert self.process.stdin is not None
+        self.task = index
+        try:
+            self.process.stdin.write(json.dumps({"config": task.config.to_dict(), "out": str(task.out)}) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has died, and the end of its output says so
+
+    def let_go(self) -> None:
+        """End the worker's input: it saves the run under way, if any, and leaves."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+
+
+def _side_by_side(tasks: Sequence[Task], jobs: int, progress: Progress, again: str) -> Iterator[Outcome]:
+    waiting = deque(enumerate(tasks))
+    inbox: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
+    workers: list[_Worker] = []
+    try:
+        with interrupts.Interrupts() as signals:
+            workers += [_Worker(inbox, jobs) for _ in range(min(jobs, len(tasks)))]
+            for worker in workers:
+                worker.give(*waiting.popleft())
+            alive, told = len(workers), False
+            while alive:
+                if signals.caught is not None and not told:
+                    told = True
+                    for worker in workers:
+                        worker.let_go()
+                try:
+                    # The wait is short, so that a signal is acted on soon on every system.
+                    worker, message = inbox.get(timeout=0.2)
+                except queue.Empty:
+                    continue
+                if message is None:
+                    alive -= 1
+                    code = worker.process.wait()
+                    if worker.task is not None and not told:
+                        yield worker.task, f"its process ended with exit code {code}"
+                        if waiting:  # the others' work goes on in a fresh worker
+                            workers.append(_Worker(inbox, jobs))
+                            workers[-1].give(*waiting.popleft())
+                            alive += 1
+                elif "event" in message:
+                    progress(Event(**message["event"]))
+                else:
+                    index, worker.task = worker.task, None
+                    assert index is not None
+                    if "stopped" not in message:
+                        yield index, message.get("failed") or _result(message["result"])
+                    if waiting and not told:
+                        worker.give(*waiting.popleft())
+                    else:
+                        worker.let_go()
+        if signals.caught is not None:
+            raise _stopped(signals.caught, again)
+    finally:
+        for worker in workers:
+            if worker.process.poll() is None:
+                worker.process.kill()
+            worker.process.wait()
+            for pipe in (worker.process.stdin, worker.process.stdout):
+                assert pipe is not None
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+
+def _result(values: dict[str, Any]) -> records.ResultRecord:
+    record = records.from_dict(values)
+    assert isinstance(record, records.ResultRecord)
+    return record
+
+
+def event_line(event: Event) -> str:
+    """`event` as a worker writes it."""
+    return json.dumps({"event": dataclasses.asdict(event)})

@@ -1,0 +1,69 @@
+"""The process that `icsbound.training.pool` starts: trains the runs named on its standard input, one after another."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TextIO
+
+from icsbound import records
+from icsbound.training import loop, pool
+from icsbound.training.config import TrainConfig
+from icsbound.training.progress import Event
+
+# A parent draws its bar a few times a second; more events than that would only cost time.
+_TELL_EVERY = 0.25  # seconds
+
+
+def main() -> None:
+    """Serve runs until the input ends."""
+    # What anything here prints must not mix with the messages: file descriptor 1 becomes the error output.
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    lines: queue.Queue[str | None] = queue.Queue()
+    ended = threading.Event()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        ended.set()
+        lines.put(None)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while (line := lines.get()) is not None and not ended.is_set():
+        _serve(json.loads(line), out, ended)
+
+
+def _serve(task: dict[str, object], out: TextIO, ended: threading.Event) -> None:
+    def say(text: str) -> None:
+        try:
+            out.write(text + "\n")
+            out.flush()
+        except BrokenPipeError:  # the parent is gone; the input has ended too, and the run stops after this step
+            ended.set()
+
+    last = 0.0
+
+    def tell(event: Event) -> None:
+        nonlocal last
+        if event.note or event.step >= event.steps or time.monotonic() - last > _TELL_EVERY:
+            last = time.monotonic()
+            say(pool.event_line(event))
+
+    try:
+        config = TrainConfig.from_dict(task["config"])  # type: ignore[arg-type]
+        result = loop.train(config, Path(str(task["out"])), progress=tell, stop=ended.is_set)
+        say(json.dumps({"result": json.loads(records.to_line(result))}))
+    except KeyboardInterrupt:
+        say(json.dumps({"stopped": True}))
+    except loop.EXPECTED as error:
+        say(json.dumps({"failed": str(error)}))
+
+
+if __name__ == "__main__":
+    main()
