@@ -1,0 +1,239 @@
+"""The command line: the thin roof that alone knows every wing.
+
+Exit codes: 0 done; 2 bad input, said in one sentence; 130 stopped by Ctrl-C and 143 by SIGTERM, after a checkpoint;
+1 anything else, which is a defect and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from icsbound import _version, doctor, report
+from icsbound._check import InputError, fail
+from icsbound.training import arms, data, models, recipes
+from icsbound.training.config import MonitorConfig, TrainConfig
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a bad argument as any other bad input: one sentence, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    args = argparse.Namespace(command="")
+    try:
+        args = parser().parse_args(argv)
+        return int(args.run(args))
+    except InputError as error:
+        print(f"icsbound {args.command}".strip() + f": {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        print(f"\nicsbound {args.command}: {stop or 'stopped'}", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command and flag."""
+    top = _Parser(prog="icsbound", description="Measure and bound internal covariate shift, and unitize layers.")
+    top.add_argument("--version", action="version", version=_version.__version__)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    compare = commands.add_parser("compare", help="train arms side by side, measure their layers, and write the page")
+    compare.add_argument("--arms", nargs="+", metavar="ARM", help=_ARM_HELP)
+    compare.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="one run of each arm per seed")
+    compare.add_argument("--jobs", type=int, help="runs at a time (default: one per core)")
+    _training_flags(compare)
+    compare.set_defaults(run=_compare)
+
+    train = commands.add_parser("train", help="train one arm, resumable at any step")
+    train.add_argument("--arm", metavar="ARM", help=_ARM_HELP)
+    train.add_argument("--seed", type=int, help="fixes split, initial weights, order and augmentation")
+    train.add_argument("--no-monitor", action="store_true", help="do not measure the layers")
+    train.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="default: every epoch")
+    _training_flags(train)
+    train.set_defaults(run=_train)
+
+    page = commands.add_parser("report", help="write the page of a run's folder anew, from its records")
+    page.add_argument("folder", type=Path)
+    page.set_defaults(run=_report)
+
+    checkup = commands.add_parser("doctor", help="say what this installation runs on, and why")
+    checkup.add_argument("--json", action="store_true", help="as one JSON object")
+    checkup.set_defaults(run=_doctor)
+    return top
+
+
+_ARM_HELP = f"name or name:key=value,key=value; names: {', '.join(arms.ARMS)}"
+
+
+def _training_flags(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--data", help=f"one of {', '.join(data.DATASETS)}")
+    command.add_argument("--data-dir", metavar="DIR", help="folder of the data set's parquet files")
+    command.add_argument("--model", help=f"one of {', '.join(models.NETWORKS)}, or name:key=value")
+    command.add_argument("--recipe", choices=list(recipes.RECIPES), help="where all other training values come from")
+    command.add_argument("--epochs", type=int)
+    command.add_argument("--batch-size", type=int)
+    command.add_argument("--lr", type=float, help="the largest learning rate")
+    command.add_argument("--dropout", type=float, metavar="P", help="inside the blocks")
+    command.add_argument("--split", choices=["test", "validation"], help="what accuracy is taken on")
+    command.add_argument("--probe", type=int, metavar="IMAGES", help="held-out images that the layers are measured on")
+    command.add_argument("--captures", type=int, help="how often the layers are measured, besides once before training")
+    command.add_argument("--every", type=int, metavar="STEPS", help="measure every so many steps instead")
+    command.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"])
+    command.add_argument("--threads", type=int, help="torch's threads on the CPU")
+    command.add_argument("--out", type=Path, metavar="DIR", help="default: a fresh runs/COMMAND-TIME")
+    command.add_argument("--force", action="store_true", help="replace the run that is in --out")
+    command.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")
+    command.add_argument("--json", action="store_true", help="print the result as JSON lines")
+    command.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from icsbound.training import compare, pool
+
+    if args.resume:
+        config, out = compare.CompareConfig.load(_resumed(args)), args.resume
+        if args.data_dir is not None:
+            config = dataclasses.replace(config, base=dataclasses.replace(config.base, data_dir=args.data_dir))
+    else:
+        default = compare.CompareConfig()
+        config = compare.CompareConfig(
+            arms=tuple(args.arms or default.arms),
+            seeds=default.seeds if args.seeds is None else tuple(args.seeds),
+            base=_configured(args, default.base),
+        )
+    runs = config.runs()  # refuses an unusable arm, seed or device before anything is written
+    out = args.resume or _folder(args)
+    failed: str | None = None
+    try:
+        with _progress(args.quiet, len(runs)) as show:
+            compare.compare(config, out, jobs=args.jobs, progress=show)
+    except pool.Failed as error:
+        failed = str(error)
+    except KeyboardInterrupt:
+        _page_so_far(out)
+        raise
+    _show_results(out, args.json)
+    print(f"page: {report.build(out)}", file=sys.stderr if args.json else sys.stdout)
+    if failed is not None:
+        print(f"icsbound compare: {failed}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from icsbound.training import loop
+
+    if args.resume:
+        config, out = TrainConfig.load(_resumed(args)), args.resume
+        if args.data_dir is not None:
+            config = dataclasses.replace(config, data_dir=args.data_dir)
+    else:
+        config = _configured(args, TrainConfig(monitor=None if args.no_monitor else MonitorConfig()))
+    config = config.resolved()
+    out = args.resume or _folder(args)
+    try:
+        with _progress(args.quiet, 1) as show:
+            loop.train(config, out, progress=show, checkpoint_every=args.checkpoint_every)
+    except loop.Diverged as error:
+        print(f"icsbound train: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        _page_so_far(out)
+        raise
+    _show_results(out, args.json)
+    print(f"page: {report.build(out)}", file=sys.stderr if args.json else sys.stdout)
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    if not args.folder.is_dir():
+        fail("folder", "be the folder of a run", str(args.folder))
+    print(f"page: {report.build(args.folder)}")
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    found = doctor.examine()
+    print(json.dumps(found, indent=2) if args.json else "\n".join(doctor.lines(found)))
+    return 0
+
+
+# Flags that a resumed run may be given; every other choice stands in its config.json.
+_FREE_ON_RESUME = {"command", "run", "resume", "data_dir", "jobs", "json", "quiet", "checkpoint_every"}
+
+
+def _resumed(args: argparse.Namespace) -> Path:
+    given = [name for name, value in vars(args).items() if name not in _FREE_ON_RESUME and value not in (None, False)]
+    if given:
+        flags = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise InputError(f"--resume takes every choice from {args.resume}/config.json: leave out {flags}")
+    folder: Path = args.resume
+    return folder
+
+
+def _configured(args: argparse.Namespace, base: TrainConfig) -> TrainConfig:
+    """`base` with every flag that was given."""
+    changes = {
+        name: getattr(args, name)
+        for name in ("data", "data_dir", "model", "dropout", "split", "device", "threads", "arm", "seed")
+        if getattr(args, name, None) is not None
+    }
+    recipe = base.recipe if args.recipe is None else recipes.recipe(args.recipe)
+    of_recipe = {name: getattr(args, name) for name in ("epochs", "batch_size", "lr")}
+    changes["recipe"] = dataclasses.replace(recipe, **{k: v for k, v in of_recipe.items() if v is not None})
+    if base.monitor is not None:
+        of_monitor = {name: getattr(args, name) for name in ("probe", "captures", "every")}
+        changes["monitor"] = dataclasses.replace(base.monitor, **{k: v for k, v in of_monitor.items() if v is not None})
+    return dataclasses.replace(base, **changes)
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    """The folder to write: fresh, or with --force emptied of the run that was in it."""
+    out: Path = args.out or Path("runs") / f"{args.command}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if out.exists() and not out.is_dir():
+        fail("--out", "be a folder", str(out))
+    if out.is_dir() and any(out.iterdir()):
+        if not args.force:
+            fail("--out", "be a fresh folder", str(out), "; --force replaces the run in it, --resume goes on with it")
+        if not (out / "config.json").is_file():
+            fail("--out", "hold a run to be replaced by --force", str(out), ": it has no config.json")
+        shutil.rmtree(out)
+    return out
+
+
+def _progress(quiet: bool, runs: int) -> Any:
+    from contextlib import nullcontext
+
+    from icsbound.training import progress
+
+    return nullcontext(progress.quiet) if quiet else progress.Bar(runs)
+
+
+def _page_so_far(out: Path) -> None:
+    """After an interruption: the page of what was measured, where there is something to show."""
+    try:
+        print(f"\npage of what was measured so far: {report.build(out)}", file=sys.stderr)
+    except InputError as error:
+        print(f"\nno page yet: {error}", file=sys.stderr)
+
+
+def _show_results(out: Path, as_json: bool) -> None:
+    from icsbound.report import console
+
+    if as_json:
+        for row in console.rows(out):
+            print(json.dumps(row))
+    else:
+        print("\n".join(console.lines(out)))

@@ -1,0 +1,69 @@
+"""What this installation runs on, and why: `icsbound doctor`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from typing import Any
+
+import torch
+
+from icsbound import _native, _version
+
+EXTRAS = {
+    "emd": ["POT"],
+    "train": ["accelerate", "safetensors", "rich", "mlxtend", "scipy"],
+    "report": ["altair", "vl-convert-python", "jinja2", "scipy", "pandas"],
+}
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def examine() -> dict[str, Any]:
+    """Versions, devices, the native library and the extras, as plain values."""
+    library = _native.library()
+    packages = {extra: {name: _version_of(name) for name in names} for extra, names in EXTRAS.items()}
+    return {
+        "icsbound": _version.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "devices": [
+            "cpu",
+            *(f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())),
+            *(["mps"] if torch.backends.mps.is_available() else []),
+        ],
+        "native_library": None if library is None else library._name,
+        "extras": packages,
+    }
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """`found` as lines to read."""
+    native = found["native_library"]
+    said = [
+        f"icsbound {found['icsbound']}, torch {found['torch']}, Python {found['python']} on {found['platform']}",
+        f"{found['cores']} cores, torch uses {found['torch_threads']} threads; devices: {', '.join(found['devices'])}",
+        "native library: "
+        + (
+            native
+            if native
+            else "none was built (no C++ compiler at install?); the layer and the distance run on torch and POT, slower"
+        ),
+    ]
+    for extra, packages in found["extras"].items():
+        missing = [name for name, version in packages.items() if version is None]
+        said.append(
+            f"extra {extra!r}: complete"
+            if not missing
+            else f"extra {extra!r}: {', '.join(missing)} missing; pip install 'icsbound[{extra}]'"
+        )
+    return said
