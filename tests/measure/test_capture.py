@@ -133,10 +133,19 @@ def test_the_projection_inside_attention_is_never_called() -> None:
     assert list(found) == [*(f"encoder.layers.{i}.linear{j}" for i in (0, 1) for j in (1, 2)), "head"]
 
 
-def test_a_layer_that_runs_in_some_batches_only() -> None:
-    ran = []
-    model = Lambda(lambda self, x: ran.append(1) or (self.norm(x) if len(ran) < 3 else x), norm=nn.BatchNorm1d(3))
-    message = "outputs of layer 'norm' must be there in every batch of the probe; it was in some only"
+@pytest.mark.parametrize("early", [True, False])
+def test_a_layer_that_runs_in_some_batches_only(early) -> None:
+    passes = []
+    model = Lambda(
+        lambda self, x: passes.append(1) or (self.norm(x) if (len(passes) < 3) == early else x), norm=nn.BatchNorm1d(3)
+    )
+    if early:
+        message = (
+            "layers must run equally often in every batch of the probe, but 'norm' ran 1 times in the first and 0 "
+            "times in the batch of inputs 4 to 5"
+        )
+    else:
+        message = "outputs of layer 'norm' must be there in every batch of the probe, but the first had none"
     with pytest.raises(InputError, match=message):
         capture(model, torch.randn(8, 3), [nn.BatchNorm1d, "Lambda"], batch_size=2)
 

@@ -21,8 +21,6 @@ from icsbound.measure.store import Store
 if TYPE_CHECKING:
     from icsbound.measure.capture import Settings
 
-Key = tuple[str, int, str]  # layer, which of its calls in one forward pass, view
-
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -57,16 +55,23 @@ class Collector:
         """Expect the forward pass of these rows of the probe."""
         self._rows = rows
         self._calls: Counter[str] = Counter()
-        self._parts: dict[Key, torch.Tensor] = {}
 
     def end(self) -> None:
-        """Keep what the forward pass gave."""
-        if self._parts:
-            self._store.write(self._rows, self._parts, lambda key: self._named(key[0], key[1]))
+        """The forward pass is over: every layer must have run as often as in the first."""
+        if self._rows.start == 0:
+            self._store.end_first_batch(self._rows)
+            self._expected = self._calls
+        for name in self._modules:
+            if self._calls[name] != self._expected[name]:
+                raise InputError(
+                    f"layers must run equally often in every batch of the probe, but {name!r} ran "
+                    f"{self._expected[name]} times in the first and {self._calls[name]} times in the batch of inputs "
+                    f"{self._rows.start} to {self._rows.stop - 1}"
+                )
 
     def result(self, required: set[str]) -> Snapshot:
         """All clouds, checked to be finite. Raises where a `required` layer never ran; warns where another did not."""
-        calls = Counter(layer for layer, _, view in self._store.clouds if view == self._wanted[0])
+        calls = self._expected
         idle = [name for name in self._modules if not calls[name]]
         if idle:
             said = (
@@ -116,8 +121,8 @@ class Collector:
         self._positions[name] = views.positions(x, channels)
         for view in self._wanted:
             part = views.cloud(x, view, channels, name, self._rows, self._n, settings.dimension, settings.seed)
-            # A copy: what follows in the model may write into its input (ReLU in place).
-            self._parts[name, call, view] = part.clone()
+            # Copied at once: what follows in the model may write into its input (ReLU in place).
+            self._store.write((name, call, view), self._rows, part, self._named(name, call))
 
     def _finite(self, layer: str, call: int, view: str, cloud: torch.Tensor) -> torch.Tensor:
         kept = cloud.dtype

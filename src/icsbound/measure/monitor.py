@@ -13,8 +13,8 @@ from torch import nn
 
 from icsbound import _check
 from icsbound._check import InputError
-from icsbound.measure import bounds
 from icsbound.measure.capture import Probe, Settings, prepare, snapshot
+from icsbound.measure.cheap import cheap_bracket
 from icsbound.measure.collector import Snapshot
 from icsbound.measure.emd import emd
 from icsbound.measure.layers import Layers
@@ -172,9 +172,9 @@ class ICSMonitor:
                 f"the cloud of layer {layer!r} must have the shape it had at step {step_a}, {tuple(a.shape)}, got "
                 f"{tuple(b.shape)} at step {step_b}"
             )
-        a, b = a.to(b.device, torch.float64), b.to(torch.float64)
+        a = a.to(b.device)  # a state that was loaded lies on the CPU
+        bracket = cheap_bracket(a, b)
         result = emd(a, b) if exact else None
-        scale = math.sqrt((spread(a) + spread(b)) / 2)
         value = None if result is None else result.value
         return DistanceRecord(
             run=self._run,
@@ -188,20 +188,19 @@ class ICSMonitor:
             d=b.shape[1],
             value=value,
             lower=None if result is None else result.lower,
-            paired=bounds.paired(a, b),
-            independent=bounds.independent(a, b),
-            mean_shift=bounds.mean_shift(a, b),
-            norms=bounds.norms(a, b),
-            scale=scale,
-            scale_free=None if value is None else 0.0 if value == 0 else math.inf if scale == 0 else value / scale,
+            paired=bracket.paired if result is None or result.paired is None else result.paired,
+            independent=bracket.independent,
+            mean_shift=bracket.mean_shift,
+            norms=bracket.norms,
+            scale=bracket.scale,
+            scale_free=None if value is None else _ratio(value, bracket.scale),
             estimator="bracket" if result is None else result.estimator,
             seconds=share + time.perf_counter() - start,
         )
 
 
-def spread(cloud: torch.Tensor) -> float:
-    """E|Y - mean|^2, the trace of the (biased) covariance, of a cloud (n, d)."""
-    return float((cloud - cloud.mean(0)).square().sum(1).mean())
+def _ratio(value: float, scale: float) -> float:
+    return value / scale if scale > 0 else math.inf if value > 0 else 0.0
 
 
 def layer_record(run: str, layer: str, step: int, module: nn.Module, positions: int | None) -> LayerRecord | None:

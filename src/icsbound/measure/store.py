@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,47 +30,53 @@ class Store:
         if spill is not None and not os.path.isdir(spill):
             fail("spill", "be an existing folder", spill)
         self._n, self._dtype, self._memory, self._spill = n, dtype, memory, spill
+        self._first: dict[Any, torch.Tensor] | None = {}  # the rows of the first batch, until it ends
         self.clouds: dict[Any, torch.Tensor] = {}
 
-    def write(self, rows: slice, parts: dict[Any, torch.Tensor], named: Callable[[Any], str]) -> None:
-        """Keep one batch: `parts` holds its rows of every cloud. `named` says in words what a key stands for."""
-        if not self.clouds:
-            self._allocate(parts)
-        for key in parts.keys() ^ self.clouds.keys():
-            raise InputError(f"{named(key)} must be there in every batch of the probe; it was in some only")
-        for key, part in parts.items():
-            held = self.clouds[key]
-            if part.shape[1:] != held.shape[1:]:
-                raise InputError(
-                    f"{named(key)} must have the same size in every batch, got {part.shape[1]} numbers an input after "
-                    f"{held.shape[1]}"
-                )
-            held[rows] = part
+    def write(self, key: Any, rows: slice, part: torch.Tensor, named: str) -> None:
+        """Copy the `rows` of the cloud `key`, called `named` in words; `part` may change afterwards."""
+        if self._first is not None:
+            self._first[key] = part.to(self._dtype or part.dtype, copy=True)
+            return
+        held = self.clouds.get(key)
+        if held is None:
+            raise InputError(f"{named} must be there in every batch of the probe, but the first had none")
+        if part.shape[1:] != held.shape[1:]:
+            raise InputError(
+                f"{named} must have the same size in every batch, got {part.shape[1]} numbers an input after "
+                f"{held.shape[1]}"
+            )
+        held[rows] = part
 
-    def _allocate(self, parts: dict[Any, torch.Tensor]) -> None:
-        sizes = {key: self._n * part.shape[1] * self._dtype_of(part).itemsize for key, part in parts.items()}
-        inside, limit = sum(sizes.values()), self._memory
-        spilled = set()
-        for key in sorted(sizes, key=sizes.__getitem__, reverse=True) if self._spill is not None else []:
-            if limit is None or inside > limit:
-                spilled.add(key)
-                inside -= sizes[key]
+    def end_first_batch(self, rows: slice) -> None:
+        """Give every cloud its place, now that all widths are known; raises InputError where they exceed `memory`."""
+        first, self._first = self._first or {}, None
+        sizes = {key: self._n * part[0].nbytes for key, part in first.items()}
+        spilled = self._spilled(sizes)
+        for key in list(first):
+            part = first.pop(key)  # so that it is freed as soon as it is copied
+            shape = (self._n, part.shape[1])
+            if key in spilled:
+                self.clouds[key] = self._mapped(shape, part.dtype)
+            else:
+                self.clouds[key] = part if len(part) == self._n else part.new_empty(shape)
+            self.clouds[key][rows] = part
+
+    def _spilled(self, sizes: dict[Any, int]) -> set[Any]:
+        """The clouds that go to files, so that the `sizes` of the others sum to no more than the limit."""
+        inside, limit, spilled = sum(sizes.values()), self._memory, set()
+        if self._spill is not None:
+            for key in sorted(sizes, key=sizes.__getitem__, reverse=True):
+                if limit is None or inside > limit:
+                    spilled.add(key)
+                    inside -= sizes[key]
         if limit is not None and inside > limit:
-            widest = max(sizes.values())
             raise InputError(
                 f"memory must be at least {inside} bytes for these layers and {self._n} inputs (the largest cloud "
-                f"takes {widest}), got {limit}; measure fewer layers or inputs, take view 'pooled' or dtype float16, "
-                "or name a folder by spill"
+                f"takes {max(sizes.values())}), got {limit}; measure fewer layers or inputs, take view 'pooled' or "
+                "dtype float16, or name a folder by spill"
             )
-        for key, part in parts.items():
-            dtype = self._dtype_of(part)
-            shape = (self._n, part.shape[1])
-            self.clouds[key] = (
-                self._mapped(shape, dtype) if key in spilled else torch.empty(shape, dtype=dtype, device=part.device)
-            )
-
-    def _dtype_of(self, part: torch.Tensor) -> torch.dtype:
-        return self._dtype or part.dtype
+        return spilled
 
     def _mapped(self, shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
         with tempfile.TemporaryFile(dir=self._spill, prefix="icsbound-") as file:  # the map outlives the open file
