@@ -84,7 +84,7 @@ class Study:
     def finished(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The rows of `frame` that belong to finished runs: comparisons use no others."""
         done = {(run.arm, run.seed) for run in self.runs if run.finished}
-        return frame[[pair in done for pair in zip(frame["arm"], frame["seed"], strict=True)]]
+        return frame.loc[[pair in done for pair in zip(frame["arm"], frame["seed"], strict=True)]]
 
 
 def load(folder: Path) -> Study:

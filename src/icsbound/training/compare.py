@@ -15,7 +15,7 @@ from typing import Any
 
 from icsbound._check import InputError, fail
 from icsbound.records import ResultRecord
-from icsbound.training import pool
+from icsbound.training import loop, pool
 from icsbound.training.config import MonitorConfig, TrainConfig, claim, read_json
 from icsbound.training.progress import Progress, quiet
 
@@ -88,6 +88,7 @@ def compare(
     """
     out = Path(out)
     runs = config.runs()
+    loop.check(next(iter(runs.values())))  # data, model and probe are the same for every run
     claim(out, config.to_dict(), free=("data_dir",))
     tasks = [pool.Task(run, out / folder) for folder, run in runs.items()]
     results = pool.run(tasks, jobs=jobs, progress=progress, again=f"icsbound compare --resume {out}")

@@ -70,14 +70,16 @@ def train(
     if checkpoint_every is not None:
         positive_int("checkpoint_every", checkpoint_every)
     positive_int("keep", keep)
-    claim(out, config.to_dict(), free=("data_dir",))
-    done = finished(out)
-    if done is not None:
-        progress(Event(config.run, done.step, done.step, done.loss, done.accuracy))
-        return done
+    if (out / "config.json").exists():
+        claim(out, config.to_dict(), free=("data_dir",))
+        done = finished(out)
+        if done is not None:
+            progress(Event(config.run, done.step, done.step, done.loss, done.accuracy))
+            return done
     accelerator = devices.accelerator(config.device, config.precision)
     with devices.threads(config.threads), interrupts.Interrupts() as signals:
-        run = _Run(config, out, accelerator, progress, keep)
+        run = _Run(config, out, accelerator, progress, keep)  # refuses what cannot be trained, before a file is written
+        claim(out, config.to_dict(), free=("data_dir",))
         with interrupts.only_here(out) if run.main else contextlib.nullcontext(), run:
             result = run.go(checkpoint_every, lambda: signals.caught, stop)
     if (
@@ -85,6 +87,12 @@ def train(
     ):  # while the last step was under way: the run is whole, and whoever called still has to stop
         _leave(signals.caught, f"{config.run} is finished")
     return result
+
+
+def check(config: TrainConfig) -> None:
+    """Raise the InputError that `train` would raise for `config` before its first step; write nothing."""
+    config = config.resolved()
+    _Run(config, Path(), devices.accelerator(config.device, config.precision), quiet, keep=1)
 
 
 def _leave(caught: signal.Signals | None, text: str) -> NoReturn:
