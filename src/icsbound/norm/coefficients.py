@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from icsbound.norm import interpolation
-from icsbound.norm.settings import Settings
+from icsbound.norm.settings import Count, Settings
 
 
 class Moments(NamedTuple):
@@ -41,8 +41,8 @@ class Moments(NamedTuple):
 
     mean_C: Tensor
     var_C: Tensor
-    values: float
-    samples: float
+    values: Count
+    samples: Count
 
 
 class Sums(NamedTuple):
@@ -67,7 +67,7 @@ class Whole:
         """The sums over the whole batch."""
         return part
 
-    def size(self, samples: int, positions: int) -> tuple[float, float]:
+    def size(self, samples: int, positions: int) -> tuple[Count, Count]:
         """Values per channel and samples of the whole batch, for a part of this size."""
         return samples * positions, samples
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from icsbound._check import InputError
-from icsbound.norm import ops, settings
+from icsbound.norm import ops, settings, synchronized
 from icsbound.norm.kernels.aten import Statistics
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def unitized_batch_norm(
@@ -29,29 +34,33 @@ def unitized_batch_norm(
     shrink_only: bool = False,
     variance: str = "biased",
     activation: str | None = None,
+    process_group: Any = None,
 ) -> Tensor:
     """Batch normalization followed by unitization of each sample; the equation stands in `UnitizedBatchNorm2d`.
 
     Args:
-        x: (N, C, *) floating point.
+        x: (N, C, *), float64, float32, bfloat16 or float16.
         running_mean, running_var: (C,), updated in place in training: ``new = (1 - momentum) old + momentum batch``,
-            the variance with count / (count - 1) as `torch.nn.functional.batch_norm` does. None: not kept; then the
-            batch's statistics are used in evaluation too.
+            the variance with count / (count - 1) as `torch.nn.functional.batch_norm` does, but not by a forward pass
+            that activation checkpointing repeats. None: not kept; then the batch's statistics are used in evaluation
+            too.
         weight, bias: γ and β, (C,); None for 1 and 0.
         alpha: α, (C,).
         training: normalize by the statistics of the batch; else by the running ones.
         momentum: weight of the new batch in the running statistics.
-        eps, interpolation, scope, target, alpha_range, norm_eps, shrink_only, variance, activation: as in
-            `UnitizedBatchNorm2d`.
+        eps, interpolation, scope, target, alpha_range, norm_eps, shrink_only, variance, activation, process_group: as
+            in `UnitizedBatchNorm2d`.
 
     Raises:
         InputError: a tensor of another shape, device or kind, one value per channel in training, a setting out of
-        range.
+            range.
     """
     chosen = settings.checked(
         eps, norm_eps, interpolation, scope, target, alpha_range, shrink_only, variance, activation
     )
-    return apply(x, running_mean, running_var, weight, bias, alpha, training, momentum, chosen)
+    group = synchronized.checked_group(process_group)
+    check_input(x, running_mean, running_var, weight, bias, alpha, training, group)
+    return apply(x, running_mean, running_var, weight, bias, alpha, training, momentum, chosen, group)
 
 
 def apply(
@@ -64,21 +73,26 @@ def apply(
     training: bool,
     momentum: float,
     chosen: settings.Settings,
+    process_group: Any = None,
 ) -> Tensor:
-    """`unitized_batch_norm` with its settings already checked."""
-    _check_input(x, alpha, (weight, bias, running_mean, running_var))
-    if x.numel() == 0:
+    """`unitized_batch_norm` with its settings and its input (`check_input`) already checked."""
+    group = synchronized.resolved(process_group) if training else None
+    count: settings.Count = x.numel() // x.shape[1]
+    y: Tensor
+    statistics: Statistics | None
+    if group is not None:
+        part = x if x.numel() else x.new_zeros(0, x.shape[1])
+        y, statistics, count = synchronized.unitize(part, weight, bias, alpha, group, chosen)
+        if x.numel() == 0:  # nothing to return, but the other processes wait for this one's backward
+            y = _empty(x, weight, bias, alpha) + y.sum()
+    elif x.numel() == 0:
         return _empty(x, weight, bias, alpha)
-    count = x.numel() // x.shape[1]
-    batch = training or running_mean is None or running_var is None
-    if batch and count == 1:
-        raise InputError(
-            f"x must hold more than one value per channel in training, got shape {tuple(x.shape)}: "
-            "a single value has no variance; use a larger batch, or drop the incomplete last one"
-        )
-    stored = None if batch else Statistics(running_mean, running_var)  # type: ignore[arg-type]
-    y, statistics = ops.unitize(x, weight, bias, alpha, stored, chosen)
-    if training and statistics is not None and running_mean is not None and running_var is not None:
+    else:
+        batch = training or running_mean is None or running_var is None
+        stored = None if batch else Statistics(running_mean, running_var)  # type: ignore[arg-type]
+        y, statistics = ops.unitize(x, weight, bias, alpha, stored, chosen)
+    update = training and running_mean is not None and not recomputing()
+    if update and statistics is not None and running_mean is not None and running_var is not None:
         with torch.no_grad():
             bessel = count / (count - 1) if chosen.variance == "biased" else 1.0
             running_mean.lerp_(statistics.mean_C.to(running_mean.dtype), momentum)
@@ -86,24 +100,52 @@ def apply(
     return y
 
 
-def _check_input(x: Tensor, alpha: Tensor, others: tuple[Tensor | None, ...]) -> None:
-    if not x.is_floating_point():
-        raise InputError(f"x must be a floating-point tensor, got dtype {str(x.dtype).removeprefix('torch.')}")
+def recomputing() -> bool:
+    """Whether this forward pass runs inside a backward pass, where activation checkpointing repeats it.
+
+    The batch has been counted then: `nn.BatchNorm` moves its running statistics a second time, this layer does not.
+    """
+    return not torch.compiler.is_compiling() and bool(torch._C._current_graph_task_id() != -1)
+
+
+def check_input(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    alpha: Tensor,
+    training: bool,
+    process_group: Any = None,
+) -> None:
+    """Raise InputError, naming the argument, if these tensors cannot be normalized together."""
+    if x.dtype not in DTYPES:
+        raise InputError(
+            f"x must be float64, float32, bfloat16 or float16, got dtype {str(x.dtype).removeprefix('torch.')}"
+        )
+    if alpha.ndim != 1:
+        raise InputError(f"alpha must have shape (C,), one value per channel, got {tuple(alpha.shape)}")
     C = alpha.shape[0]
     if x.ndim < 2 or x.shape[1] != C:
         raise InputError(f"x must have shape (N, {C}, ...) for {C} channels, got {tuple(x.shape)}")
-    for tensor in (alpha, *others):
+    if (running_mean is None) != (running_var is None):
+        raise InputError("running_mean and running_var must be given together, got only one of them")
+    named = {"alpha": alpha, "weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
+    for name, tensor in named.items():
         if tensor is None:
             continue
         if tensor.shape != alpha.shape:
-            raise InputError(
-                f"weight, bias, alpha and running statistics must have shape ({C},), got {tuple(tensor.shape)}"
-            )
+            raise InputError(f"{name} must have shape ({C},) for {C} channels, got {tuple(tensor.shape)}")
         if tensor.device != x.device:
             raise InputError(
-                f"x and the layer must be on one device, got x on {x.device} and the layer on {tensor.device}; "
-                f"move one with .to()"
+                f"x and {name} must be on one device, got x of shape {tuple(x.shape)} on {x.device} and {name} on "
+                f"{tensor.device}; move one with .to()"
             )
+    if process_group is None and (training or running_mean is None) and math.prod(x.shape) == C:
+        raise InputError(
+            f"x must hold more than one value per channel in training, got shape {tuple(x.shape)}: "
+            "a single value has no variance; use a larger batch, or drop the incomplete last one"
+        )
 
 
 def _empty(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: Tensor) -> Tensor:

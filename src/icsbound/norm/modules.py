@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from icsbound import _check
 from icsbound._check import InputError
-from icsbound.norm import functional, interpolation, settings
+from icsbound.norm import functional, interpolation, settings, synchronized
 
 
 class _UnitizedBatchNorm(_NormBase):
@@ -46,8 +46,6 @@ class _UnitizedBatchNorm(_NormBase):
         _check.positive_int("num_features", num_features)
         if momentum is not None:
             _check.real("momentum", momentum, 0.0, 1.0)
-        if process_group is not None:
-            _check.fail("process_group", "be None: this version does not synchronize statistics", process_group)
         self.settings = settings.checked(
             eps, norm_eps, interpolation, scope, target, alpha_range, shrink_only, variance, activation
         )
@@ -55,7 +53,8 @@ class _UnitizedBatchNorm(_NormBase):
         self.alpha_init = _check.real("alpha_init", alpha_init)
         if not low <= alpha_init <= high:
             _check.fail("alpha_init", f"lie in alpha_range = [{low:g}, {high:g}]", alpha_init)
-        self.debias = debias
+        self.debias = bool(debias)
+        self.process_group = synchronized.checked_group(process_group)
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
         self.alpha = nn.Parameter(torch.full((num_features,), self.alpha_init, device=device, dtype=dtype))
 
@@ -85,14 +84,23 @@ class _UnitizedBatchNorm(_NormBase):
         if "alpha" in self._parameters:  # not yet there when the base class is built
             nn.init.constant_(self.alpha, self.alpha_init)
 
+    @property
+    def eps(self) -> float:
+        """What is added to the variance. Setting it leaves `norm_eps` as it is."""
+        return self.settings.eps
+
+    @eps.setter
+    def eps(self, value: float) -> None:
+        self.settings = self.settings._replace(eps=_check.real("eps", value, low=0.0))
+
     def _update_factor(self) -> float:
         """The weight of this batch in the running statistics; counts the batch."""
-        if not (self.training and self.track_running_stats) or self.num_batches_tracked is None:
-            return 0.0
-        self.num_batches_tracked.add_(1)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
         if self.momentum is None:  # cumulative average
-            return 1.0 / float(self.num_batches_tracked)
-        if self.debias:  # exponential average of what was seen, without the weight of the initial value
+            return 0.0 if self.num_batches_tracked is None else 1.0 / float(self.num_batches_tracked)
+        if self.debias and self.num_batches_tracked is not None and self.momentum > 0:
+            # An exponential average of what was seen, without the weight of the initial value.
             remaining: float = 1.0 - (1.0 - self.momentum) ** float(self.num_batches_tracked)
             return self.momentum / remaining
         return self.momentum
@@ -102,19 +110,18 @@ class _UnitizedBatchNorm(_NormBase):
         if x.ndim not in self._ranks:
             wanted = " or ".join(f"{r}-dimensional" for r in self._ranks)
             raise InputError(f"x must be {wanted} for {type(self).__name__}, got shape {tuple(x.shape)}")
-        update = self.training and self.track_running_stats
-        tracked = update or not self.training
-        return functional.apply(
-            x,
-            self.running_mean if tracked else None,
-            self.running_var if tracked else None,
+        update = self.training and self.track_running_stats and not functional.recomputing()
+        kept = update or not self.training
+        tensors = (
+            self.running_mean if kept else None,
+            self.running_var if kept else None,
             self.weight,
             self.bias,
             self.alpha,
-            self.training,
-            self._update_factor(),
-            self.settings,
         )
+        functional.check_input(x, *tensors, self.training, self.process_group)
+        factor = self._update_factor() if update else 0.0
+        return functional.apply(x, *tensors, self.training, factor, self.settings, self.process_group)
 
     def clamped_alpha(self) -> Tensor:
         """α as the forward pass uses it, (C,), detached: the parameter itself may leave `alpha_range` for a while."""
@@ -136,9 +143,8 @@ class _UnitizedBatchNorm(_NormBase):
         """
         _check.positive_int("positions", positions)
         s, alpha = self.settings, self.clamped_alpha().double()
-        if s.scope == "batch" or float(alpha.min()) <= 0 or float(alpha.max()) > 1:
-            return math.inf
-        if s.interpolation != "harmonic" and float(alpha.min()) < 1:
+        bounded = (alpha > 0) & (alpha <= 1) if s.interpolation == "harmonic" else alpha == 1  # a NaN is in neither
+        if s.scope == "batch" or not bool(bounded.all()):
             return math.inf
         gamma = torch.ones_like(alpha) if self.weight is None else self.weight.detach().double().abs()
         radius = s.kappa(self.num_features, positions) * float((gamma / alpha).max())
@@ -153,13 +159,19 @@ class _UnitizedBatchNorm(_NormBase):
         extra += ", shrink_only=True" if s.shrink_only else ""
         extra += "" if s.variance == "biased" else f", variance={s.variance!r}"
         extra += "" if s.activation is None else f", activation={s.activation!r}"
+        extra += ", debias=True" if self.debias else ""
+        extra += "" if self.process_group is None else f", process_group={self.process_group!r}"
         base: str = super().extra_repr()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         return base + extra
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """A checkpoint of `nn.BatchNorm` has no α: it takes its initial value, so that nothing is missing."""
-        if prefix + "alpha" not in state_dict and prefix + "running_mean" in state_dict:
+        """A checkpoint of `nn.BatchNorm` lacks α alone: it takes its initial value, so that nothing is missing."""
+        own = [name for name, t in (*self._parameters.items(), *self._buffers.items()) if t is not None]
+        others = [prefix + name for name in own if name not in ("alpha", "num_batches_tracked")]
+        if prefix + "alpha" not in state_dict and all(key in state_dict for key in others):
             initial = torch.full_like(self.alpha, self.alpha_init, requires_grad=False)
+            if initial.is_meta and others:  # to be assigned, not copied: where the rest of the checkpoint lies
+                initial = torch.full_like(state_dict[others[0]], self.alpha_init)
             state_dict = {**state_dict, prefix + "alpha": initial}
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
@@ -183,7 +195,8 @@ class UnitizedBatchNorm2d(_UnitizedBatchNorm):
 
     As in `nn.BatchNorm2d`, training normalizes by the batch's mean and biased variance and updates the running
     statistics by ``new = (1 - momentum) old + momentum batch``, the variance with count / (count - 1); `momentum=None`
-    averages cumulatively, and `track_running_stats=False` uses the batch in evaluation too.
+    averages cumulatively, and `track_running_stats=False` uses the batch in evaluation too. Unlike there, a forward
+    pass that activation checkpointing repeats does not move the running statistics a second time.
 
     Args:
         num_features: C.
@@ -201,9 +214,10 @@ class UnitizedBatchNorm2d(_UnitizedBatchNorm):
             outward at an end, so an α that starts at an end can leave it. The harmonic form needs it within [0, 1].
         norm_eps: added to n²; None means `eps`.
         activation: None or "relu", fused with the normalization; nothing more is saved for it.
-        process_group: None; synchronized statistics are not part of this version.
-        shrink_only: replace ν by max(ν, 1): samples with a small norm are left alone, and the map u → y / γ is
-        1-Lipschitz.
+        process_group: whose batches share their statistics in training: None for this process alone, "world" for all,
+            or a torch.distributed process group. See `icsbound.norm.synchronized`.
+        shrink_only: replace ν by max(ν, 1): samples with a small norm are left alone, and with one α for all channels
+            the map u → (y - β) / γ is 1-Lipschitz.
         variance: "biased", or "published" for the authors' factor count / (count - 1 - eps).
         debias: zero-debias the running statistics, as the Keras of the authors' code does.
 

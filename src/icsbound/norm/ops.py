@@ -34,14 +34,15 @@ def unitize(
         weight, bias, alpha: (C,); None for γ = 1, β = 0.
         stored: the statistics to normalize with; None takes those of the batch.
     """
-    if _composite_needed():
+    if composite_needed():
         y = reference.unitize(x, weight, bias, alpha, stored, settings)
         return y, None if stored is not None else _batch_statistics(x.detach(), settings)
     y, mean, var = _Unitize.apply(x, weight, bias, alpha, stored, settings)  # type: ignore[no-untyped-call]  # torch's
     return y, None if stored is not None else aten.Statistics(mean, var)
 
 
-def _composite_needed() -> bool:
+def composite_needed() -> bool:
+    """Whether a tracer or transform is at work that has to see plain torch operations."""
     return (
         torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
     )
@@ -52,7 +53,8 @@ def _batch_statistics(x: Tensor, settings: Settings) -> aten.Statistics:
     return aten.Statistics(*reference.batch_statistics(x_NCL.to(aten.inner_dtype(x)), settings))
 
 
-def _parameters(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: Tensor, s: Settings) -> aten.Parameters:
+def parameters_of(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: Tensor, s: Settings) -> aten.Parameters:
+    """γ, β and α as the kernels take them."""
     inner = aten.inner_dtype(x)
     alpha_C = interpolation.clamped(alpha.to(inner), s.alpha_range)
     weight_C = torch.ones_like(alpha_C) if weight is None else weight.to(inner)
@@ -74,7 +76,7 @@ class _Unitize(torch.autograd.Function):
         stored: aten.Statistics | None,
         settings: Settings,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        y, statistics, saved = aten.forward(x, _parameters(x, weight, bias, alpha, settings), stored, settings)
+        y, statistics, saved = aten.forward(x, parameters_of(x, weight, bias, alpha, settings), stored, settings)
         by_row, by_position = saved.by_row or (), saved.by_position or ()
         stored_ = stored or (None, None)
         ctx.save_for_backward(x, weight, bias, alpha, *stored_, saved.pivot_C, *by_row, *by_position)
@@ -93,7 +95,7 @@ class _Unitize(torch.autograd.Function):
             coefficients.Forward(*rest) if ctx.rows else None,
             None if ctx.rows else tuple(rest),
         )
-        parameters = _parameters(x, weight, bias, alpha, ctx.settings)
+        parameters = parameters_of(x, weight, bias, alpha, ctx.settings)
         dx, dweight, dbias, dalpha = aten.backward(dy, x, parameters, saved, ctx.training, ctx.settings)
         return (
             dx,

@@ -7,7 +7,9 @@ dense input). A suffix names the axes, as in `x_NCL`, `alpha_C`.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, overload
+
+from torch import Tensor
 
 from icsbound import _check
 
@@ -16,6 +18,10 @@ SCOPES = ("sample", "position", "batch")
 TARGETS = ("rms", "paper")
 VARIANCES = ("biased", "published")
 ACTIVATIONS = ("relu",)
+
+Count = (
+    float | Tensor
+)  # a number of values: a number in one process, a scalar on the device where several share a batch
 
 
 class Settings(NamedTuple):
@@ -40,7 +46,11 @@ class Settings(NamedTuple):
             return math.sqrt(channels if at_position else channels * positions)
         return 1.0 if at_position else float(positions)
 
-    def variance_factor(self, count: float) -> float:
+    @overload
+    def variance_factor(self, count: float) -> float: ...
+    @overload
+    def variance_factor(self, count: Count) -> Count: ...
+    def variance_factor(self, count: Count) -> Count:
         """B of ``var = B · mean (x - mean)²`` over `count` values: 1, or the authors' count / (count - 1 - eps)."""
         return 1.0 if self.variance == "biased" else count / (count - 1 - self.eps)
 
