@@ -59,7 +59,7 @@ class ICSMonitor:
         *,
         run: str = "run",
         layers: Layers = None,
-        every: Schedule = 100,
+        every: Schedule = 250,
         cheap_every: Schedule = None,
         views: Sequence[str] = ("pooled", "sample"),
         against: str | int = "previous",
