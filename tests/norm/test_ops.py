@@ -8,6 +8,7 @@ from problems import INTERPOLATIONS, SCOPES, SHAPES, assert_near, composite, pro
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 from icsbound.norm import UnitizedBatchNorm2d, interpolation, ops, reference
+from icsbound.norm.kernels import aten
 from icsbound.norm.settings import Settings
 
 # Deprecations inside torch, met on its own paths for forward mode and for compiled autograd functions.
@@ -27,14 +28,23 @@ def by_ops(p, settings, training):
     return y.detach(), list(torch.autograd.grad(y, p.leaves, p.dy))
 
 
+def by_aten(p, settings, training):
+    """The backend that every device has, called by itself: on a CPU with native kernels nothing else reaches it."""
+    x, weight, bias, alpha = (t.detach() for t in p.leaves)
+    parameters = aten.Parameters(weight, bias, interpolation.clamped(alpha, settings.alpha_range))
+    y, _, saved = aten.forward(x, parameters, None if training else p.stored, settings)
+    return y, aten.backward(p.dy, x, parameters, saved, training, settings)
+
+
+@pytest.mark.parametrize("implementation", [by_ops, by_aten])
 @EVERY_FORM
 @EVERY_SCOPE
 @BOTH_MODES
-def test_closed_form_equals_the_composite(form, scope, training):
+def test_closed_form_equals_the_composite(implementation, form, scope, training):
     for name, shape in SHAPES.items():
         p = problem(shape, seed=len(name))
         for s in settings_of(form, scope):
-            y, grads = by_ops(p, s, training)
+            y, grads = implementation(p, s, training)
             wanted, wanted_grads = composite(p, s, training)
             assert_near(y, wanted)
             for found, right in zip(grads, wanted_grads, strict=True):
