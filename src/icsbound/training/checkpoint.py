@@ -66,6 +66,14 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
     return path
 
 
+def write_model(path: Path, state: dict[str, torch.Tensor]) -> None:
+    """Write a model's `state` as safetensors: the same bytes for the same tensors, whatever else differs."""
+    import safetensors.torch
+
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    write(path, safetensors.torch.save(tensors, {"format": "pt"}))
+
+
 def clear(folder: Path) -> None:
     """Delete the checkpoints in `folder` and the folder, if nothing else is in it."""
     for path in paths(folder):

@@ -16,8 +16,9 @@ from typing import Any
 from icsbound._check import InputError, fail
 from icsbound.records import ResultRecord
 from icsbound.training import loop, pool
-from icsbound.training.config import MonitorConfig, TrainConfig, claim, read_json
+from icsbound.training.config import MonitorConfig, TrainConfig, claim, read_json, refuse_another
 from icsbound.training.progress import Progress, quiet
+from icsbound.training.session import Session
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +89,12 @@ def compare(
     """
     out = Path(out)
     runs = config.runs()
-    loop.check(next(iter(runs.values())))  # data, model and probe are the same for every run
-    claim(out, config.to_dict(), free=("data_dir",))
+    refuse_another(out, config.to_dict(), free=("data_dir",))
+    if not all(loop.finished(out / folder) for folder in runs):
+        # One run of each arm is built here, so that what cannot be trained is refused before anything is written.
+        for run in list(runs.values())[: len(config.arms)]:
+            Session(run)
+    claim(out, config.to_dict())
     tasks = [pool.Task(run, out / folder) for folder, run in runs.items()]
     results = pool.run(tasks, jobs=jobs, progress=progress, again=f"icsbound compare --resume {out}")
     return dict(zip(runs, results, strict=True))

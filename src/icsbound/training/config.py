@@ -157,20 +157,13 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def claim(folder: Path, values: dict[str, Any], free: tuple[str, ...] = ()) -> None:
-    """Write `values` as the config of `folder`, or see that it holds the same already; then the folder is that of
-    this run.
+def refuse_another(folder: Path, values: dict[str, Any], free: tuple[str, ...] = ()) -> None:
+    """Raise InputError, showing every difference, where `folder` holds a config other than `values`.
 
-    Keys in `free` may differ (where the data lie). Raises InputError showing every other difference; writes nothing
-    then.
+    Keys in `free` may differ (where the data lie).
     """
     path = folder / "config.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"out must be a folder that can be written, got {str(folder)!r}: {error.strerror}") from None
     if not path.exists():
-        checkpoint.write(path, (json.dumps(values, indent=2) + "\n").encode())
         return
     changes = [
         f"{key}: {_show(was)} there, {_show(now)} here"
@@ -179,6 +172,17 @@ def claim(folder: Path, values: dict[str, Any], free: tuple[str, ...] = ()) -> N
     ]
     if changes:
         raise InputError(f"{folder} holds another run and cannot go on as this one ({'; '.join(changes)})")
+
+
+def claim(folder: Path, values: dict[str, Any]) -> None:
+    """Write `values` as the ``config.json`` of `folder`, unless it has one (which `refuse_another` has compared)."""
+    path = folder / "config.json"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"out must be a folder that can be written, got {str(folder)!r}: {error.strerror}") from None
+    if not path.exists():
+        checkpoint.write(path, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def _show(value: Any) -> str:

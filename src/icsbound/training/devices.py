@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import platform
+import sys
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 
+from icsbound import _version
 from icsbound._check import InputError
 
 
@@ -40,3 +44,23 @@ def threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def peak_memory() -> int:
+    """The largest resident memory of this process so far, bytes; 0 on a system that does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def versions() -> dict[str, str]:
+    """The versions that a run's numbers depend on."""
+    return {
+        "icsbound": _version.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

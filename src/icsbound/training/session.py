@@ -1,0 +1,141 @@
+"""What a config stands for: the data, model, optimizer and monitor of a run, built and checked before anything is
+written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import nn
+
+from icsbound._check import fail
+from icsbound.measure.monitor import ICSMonitor
+from icsbound.training import arms, data, devices, models, recipes, seeds
+from icsbound.training.config import TrainConfig
+from icsbound.training.score import score
+
+
+class Session:
+    """The objects of one run in one process, at step 0.
+
+    `model` is what is trained (in a process group, wrapped) and `plain` the network itself; `batches` are this
+    process's share, `steps` the optimizer steps of the whole run; `held_out` is the part that accuracy is taken on.
+    Raises InputError for whatever cannot be built.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.accelerator = devices.accelerator(config.device, config.precision)
+        self.main: bool = self.accelerator.is_main_process
+        self.dtype: torch.dtype = getattr(torch, config.dtype)
+        recipe = config.recipe
+
+        hold_out = config.hold_out if config.split == "validation" else 0.0
+        splits = data.load(config.data, config.seed, data_dir=config.data_dir, hold_out=hold_out)
+        self.normalize = data.Normalize.of(splits.train)
+        self.held_out = self._moved(splits.part(config.split))
+        self.batches = data.Batches(
+            self._moved(splits.train),
+            recipe.batch_size,
+            config.seed,
+            data.Augment(round(recipe.shift * splits.train.images.shape[-1]), recipe.flip),
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+        )
+        self.steps_per_epoch = len(self.batches)
+        self.steps = recipe.epochs * self.steps_per_epoch
+
+        model = network(config, splits.train).to(self.dtype)
+        if config.channels_last:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = torch.optim.SGD(
+            recipes.parameter_groups(model, recipe), lr=0.0, momentum=recipe.momentum, nesterov=recipe.nesterov
+        )
+        prepared: tuple[nn.Module, torch.optim.Optimizer] = self.accelerator.prepare(model, optimizer)
+        self.model, self.optimizer = prepared
+        self.plain: nn.Module = self.accelerator.unwrap_model(self.model)
+        self.monitor = self._monitor() if self.main and config.monitor is not None else None
+
+    def _moved(self, dataset: data.Dataset) -> data.Dataset:
+        device = self.accelerator.device
+        return dataclasses.replace(dataset, images=dataset.images.to(device), labels=dataset.labels.to(device))
+
+    def _monitor(self) -> ICSMonitor:
+        config = self.config.monitor
+        assert config is not None
+        if config.probe > len(self.held_out):
+            fail("probe", f"be at most the {len(self.held_out)} images of the {self.config.split} part", config.probe)
+        order = torch.randperm(len(self.held_out), generator=seeds.generator(self.config.seed, "probe"))
+        index = order[: config.probe].to(self.held_out.images.device)
+        return ICSMonitor(
+            self.plain,
+            self.normalize(self.held_out.images[index], self.dtype),
+            run=self.config.run,
+            every=config.schedule(self.steps),
+            views=config.views,
+            against=config.against,
+            law=config.law,
+        )
+
+    def score(self) -> tuple[float, float]:
+        """Loss and accuracy on the held-out part now."""
+        return score(self.plain, self.held_out, self.normalize, self.dtype)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that training changes, as plain values and tensors."""
+        scaler = self.accelerator.scaler
+        return {
+            "model": self.plain.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "monitor": None if self.monitor is None else self.monitor.state_dict(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go back to `state`."""
+        self.plain.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        if self.monitor is not None:
+            self.monitor.load_state_dict(state["monitor"])
+
+    def not_finite(self) -> str | None:
+        """The name of the first parameter or buffer that holds NaN or infinity, None where all are finite."""
+        for name, value in (*self.plain.named_parameters(), *self.plain.named_buffers()):
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                return name
+        return None
+
+    def first_bad_layer(self) -> str | None:
+        """The name of the first layer whose output on training images is not finite, None where all are."""
+        names: list[str] = []
+
+        def look(name: str, output: Any) -> None:
+            if isinstance(output, torch.Tensor) and not bool(torch.isfinite(output).all()):
+                names.append(name)
+
+        handles = [
+            module.register_forward_hook(lambda _module, _inputs, output, name=name: look(name, output))
+            for name, module in self.plain.named_modules()
+            if not any(module.children())
+        ]
+        with torch.no_grad():
+            self.plain(self.normalize(self.batches.dataset.images[: self.config.recipe.batch_size], self.dtype))
+        for handle in handles:
+            handle.remove()
+        return names[0] if names else None
+
+
+def network(config: TrainConfig, dataset: data.Dataset) -> nn.Module:
+    """The untrained network of `config` for the images of `dataset`."""
+    return models.build(
+        config.model,
+        classes=dataset.classes,
+        channels=dataset.images.shape[1],
+        norm=arms.parse(config.arm).make,
+        seed=config.seed,
+        dropout=config.dropout,
+    )

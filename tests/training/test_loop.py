@@ -1,0 +1,253 @@
+"""The loop: resumption, interruption, refusal and divergence, on a few real digits."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small import config, few_digits, measured
+
+from icsbound import records
+from icsbound._check import InputError
+from icsbound.training import checkpoint, interrupts, loop, models, recipes
+from icsbound.training.config import MonitorConfig, TrainConfig
+from icsbound.training.progress import Event
+
+
+@pytest.fixture(autouse=True)
+def _few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    few_digits(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 12 steps that was never stopped."""
+    with pytest.MonkeyPatch.context() as patch:
+        few_digits(patch)
+        out = tmp_path_factory.mktemp("unbroken")
+        loop.train(config(), out)
+    return out
+
+
+def same_run(a: Path, b: Path) -> None:
+    """Weights bit by bit, records line by line."""
+    assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
+    assert measured(a) == measured(b)
+
+
+class Act:
+    """A progress that does something after one step, once."""
+
+    def __init__(self, step: int, act: Any) -> None:
+        self.step, self.act, self.notes = step, act, list[str]()
+
+    def __call__(self, event: Event) -> None:
+        if event.note:
+            self.notes.append(event.note)
+        elif event.step == self.step and self.act is not None:
+            act, self.act = self.act, None
+            act()
+
+
+def test_a_run_leaves_its_config_records_and_model(unbroken: Path) -> None:
+    assert sorted(p.name for p in unbroken.iterdir()) == [".lock", "config.json", "model.safetensors", "records.jsonl"]
+    assert TrainConfig.load(unbroken) == config().resolved()
+    kinds = [r.kind for r in measured(unbroken)]
+    assert (kinds[0], kinds[-1]) == ("run", "result")
+    assert kinds.count("epoch") == 2
+    # captures after steps 0, 1, 5 and 12: three pairs of 7 layers in 2 views, and 7 layers described at each of four
+    assert kinds.count("distance") == 3 * 7 * 2
+    assert kinds.count("layer") == 4 * 7
+    run, *_, result = measured(unbroken)
+    assert isinstance(run, records.RunRecord)
+    assert isinstance(result, records.ResultRecord)
+    assert (run.steps, run.train_size, run.evaluation_size, run.split) == (12, 96, 40, "test")
+    assert run.parameters == sum(p.numel() for p in network().parameters())
+    assert result.step == 12
+    trained = load_file(unbroken / "model.safetensors")
+    assert not torch.equal(trained["stem.weight"], network().state_dict()["stem.weight"])
+
+
+def network() -> torch.nn.Module:
+    from icsbound.training import arms
+
+    made = config()
+    return models.build(made.model, classes=10, channels=1, norm=arms.parse(made.arm).make, seed=made.seed)
+
+
+def test_a_run_repeats_bit_by_bit(unbroken: Path, tmp_path: Path) -> None:
+    torch.manual_seed(99)  # the state of the caller's generator has no part in it
+    loop.train(config(), tmp_path)
+    same_run(unbroken, tmp_path)
+
+
+# after one step, inside an epoch, at its end, and one step before the end
+@pytest.mark.parametrize("steps", [1, 4, 6, 11])
+def test_a_stopped_run_goes_on_as_if_it_had_not(unbroken: Path, tmp_path: Path, steps: int) -> None:
+    counted = iter(range(1, 100))
+    with pytest.raises(
+        KeyboardInterrupt, match=rf"^unitized-seed0 stopped after step {steps} of 12; go on with: icsbound"
+    ):
+        loop.train(config(), tmp_path, stop=lambda: next(counted) == steps)
+    assert loop.finished(tmp_path) is None
+    progress = Act(0, None)
+    loop.resume(tmp_path, progress=progress)
+    assert progress.notes == [f"goes on from step {steps} of 12 (step-{steps:09d}.pt)"]
+    same_run(unbroken, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)], ids=["SIGINT", "SIGTERM"]
+)
+def test_signals_are_kept_until_the_step_is_done(
+    unbroken: Path, tmp_path: Path, number: signal.Signals, raised: type[BaseException]
+) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(raised) as caught:
+        loop.train(config(), tmp_path, progress=Act(3, lambda: os.kill(os.getpid(), number)))
+    if number == signal.SIGTERM:
+        assert caught.value.code == 143
+    assert signal.getsignal(number) is before
+    assert [p.name for p in checkpoint.paths(tmp_path / "checkpoints")] == ["step-000000004.pt"]
+    loop.resume(tmp_path)
+    same_run(unbroken, tmp_path)
+
+
+def test_a_signal_in_the_last_step_is_not_lost(unbroken: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt, match=r"^unitized-seed0 is finished$"):
+        loop.train(config(), tmp_path, progress=Act(12, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    same_run(unbroken, tmp_path)
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(unbroken: Path, tmp_path: Path) -> None:
+    class Killed(Exception):
+        pass
+
+    def kill() -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        loop.train(config(), tmp_path, progress=Act(7, kill))
+    assert not (tmp_path / "checkpoints").exists()
+    assert len(measured(tmp_path)) > 1
+    loop.train(config(), tmp_path)
+    same_run(unbroken, tmp_path)
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_word(unbroken: Path, tmp_path: Path) -> None:
+    counted = iter(range(1, 100))
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(config(), tmp_path, checkpoint_every=4, stop=lambda: next(counted) == 9)
+    newest, older = checkpoint.paths(tmp_path / "checkpoints")
+    assert (newest.name, older.name) == ("step-000000009.pt", "step-000000008.pt")
+    newest.write_bytes(newest.read_bytes()[:-1])
+    progress = Act(0, None)
+    loop.resume(tmp_path, progress=progress)
+    assert progress.notes[0].endswith("does not match its checksum; the one before it is taken instead")
+    assert progress.notes[1] == "goes on from step 8 of 12 (step-000000008.pt)"
+    same_run(unbroken, tmp_path)
+
+
+def test_a_finished_run_is_not_touched(unbroken: Path) -> None:
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in unbroken.iterdir()}
+    seen: list[Event] = []
+    result = loop.train(config(), unbroken, progress=seen.append)
+    assert result == loop.finished(unbroken)
+    assert [(e.step, e.steps) for e in seen] == [(12, 12)]
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in unbroken.iterdir()} == before
+
+
+def test_another_run_is_refused_with_every_difference(unbroken: Path, tmp_path: Path) -> None:
+    other = config(seed=1, recipe={"lr": 0.2}, monitor=None)
+    with pytest.raises(InputError) as caught:
+        loop.train(other, unbroken)
+    message = str(caught.value)
+    assert message.startswith(f"{unbroken} holds another run and cannot go on as this one (")
+    assert "recipe.lr: 0.1 there, 0.2 here; seed: 0 there, 1 here)" in message
+    assert "monitor: {" in message
+
+
+def test_the_monitor_leaves_training_as_it_is(unbroken: Path, tmp_path: Path) -> None:
+    loop.train(config(monitor=None), tmp_path)
+    assert (unbroken / "model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
+
+
+def test_divergence_names_step_and_layer_and_keeps_the_last_good_state(tmp_path: Path) -> None:
+    # without a monitor, which would itself refuse values that are not finite
+    wild = config(recipe={"lr": 1e30, "warmup": 0.0}, monitor=None, arm="bn")
+    with pytest.raises(loop.Diverged) as caught:
+        loop.train(wild, tmp_path, checkpoint_every=1)
+    message = str(caught.value)
+    assert message.startswith("bn-seed0 diverged at step ")
+    assert " of 12: " in message
+    assert "the first layer whose output is not finite is '" in message
+    assert message.endswith("a smaller lr than 1e+30 may help")
+    for _, state in checkpoint.newest(tmp_path / "checkpoints"):
+        assert isinstance(state, dict)
+        assert all(bool(torch.isfinite(v).all()) for v in state["model"].values())
+    assert loop.finished(tmp_path) is None
+    assert measured(tmp_path)[0].kind == "run"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"recipe": {"batch_size": 1}},
+            "^batch_size must be at least 2, since batch statistics of one image do not exist, got 1$",
+        ),
+        ({"monitor": MonitorConfig(probe=41)}, "^probe must be at most the 40 images of the test part, got 41$"),
+        ({"model": "resnet9"}, "^model must be one of resnet8"),
+        ({"data": "cifar10"}, "^data_dir must name the folder"),
+        ({"device": "mps"}, "^device must be one that torch can use here, cpu"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    if changes.get("device") == "mps" and torch.backends.mps.is_available():
+        pytest.skip("this machine has that device")
+    recipe = recipes.recipe(epochs=2, **{"batch_size": 16, **changes.pop("recipe", {})})
+    with pytest.raises(InputError, match=message):
+        loop.train(
+            TrainConfig(**{"model": "resnet8:width=2", "arm": "bn", "recipe": recipe, **changes}), tmp_path / "run"
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unusable_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(
+        InputError, match=r"^out must be a folder that can be written, got '.*file/run': Not a directory$"
+    ):
+        loop.train(config(), tmp_path / "file" / "run")
+
+
+def test_a_folder_in_use_is_refused_and_a_stale_lock_is_not(tmp_path: Path) -> None:
+    with (
+        interrupts.only_here(tmp_path),
+        pytest.raises(InputError, match=r"is in use by another process that is still running$"),
+        interrupts.only_here(tmp_path, patience=0.0),
+    ):
+        pass
+    assert (tmp_path / ".lock").exists()  # left behind, and no hindrance
+    with interrupts.only_here(tmp_path, patience=0.0):
+        pass
+
+
+def test_threads_are_the_callers_again(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    loop.train(config(threads=1, monitor=None, recipe={"epochs": 1}), tmp_path)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("settings", [{"precision": "bf16"}, {"dtype": "float64"}, {"channels_last": False}])
+def test_other_arithmetic_trains_too(tmp_path: Path, settings: dict[str, Any]) -> None:
+    loop.train(
+        config(monitor=None, recipe={"epochs": 1, "clip_norm": 1.0, "label_smoothing": 0.1}, **settings), tmp_path
+    )
+    dtype = torch.float64 if settings.get("dtype") == "float64" else torch.float32
+    assert load_file(tmp_path / "model.safetensors")["stem.weight"].dtype == dtype
+    epoch = next(r for r in measured(tmp_path) if isinstance(r, records.EpochRecord))
+    assert 1.5 < epoch.train_loss < 4.0

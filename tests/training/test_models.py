@@ -1,0 +1,83 @@
+import pytest
+import torch
+from torch import nn
+
+from icsbound._check import InputError
+from icsbound.training import arms, models
+
+
+@pytest.mark.parametrize(
+    ("name", "convs", "norms", "parameters"),
+    [
+        # 6n + 2 layers: stem, 2 a block, head; three blocks have a shortcut convolution less or more
+        ("resnet8", 7, 7, None),
+        ("resnet20", 19, 19, None),
+        ("resnet110", 109, 109, None),
+        # 9n + 2: three a bottleneck; He et al. (2016) give 1.7 million weights for depths 110 and 164
+        ("resnet164", 163, 163, 1.7e6),
+    ],
+)
+def test_depth_is_what_the_name_says(name: str, convs: int, norms: int, parameters: float | None) -> None:
+    model = models.build(name, classes=10, channels=3, norm=nn.BatchNorm2d)
+    shortcuts = sum(block.shortcut is not None for block in model.blocks)
+    assert sum(isinstance(m, nn.Conv2d) for m in model.modules()) - shortcuts == convs
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in model.modules()) == norms
+    if parameters is not None:
+        assert sum(p.numel() for p in model.parameters()) == pytest.approx(parameters, rel=0.02)
+
+
+def test_halves_the_image_twice_and_ends_in_logits() -> None:
+    model = models.build("resnet8:width=4", classes=7, channels=1, norm=nn.BatchNorm2d)
+    shapes = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda _m, _i, y: shapes.append(tuple(y.shape)))
+    assert model(torch.randn(2, 1, 28, 28)).shape == (2, 7)
+    assert shapes == [(2, 4, 28, 28), (2, 8, 14, 14), (2, 16, 7, 7)]
+
+
+def test_all_arms_begin_at_the_same_weights() -> None:
+    torch.manual_seed(123)
+    before = torch.get_rng_state()
+    states = [
+        models.build("resnet8:width=16", classes=10, channels=3, norm=arms.parse(arm).make, seed=3).state_dict()
+        for arm in arms.ARMS
+    ]
+    assert torch.equal(torch.get_rng_state(), before)
+    shared = [k for k in states[0] if "norm" not in k]
+    assert len(shared) == 11  # stem, six convolutions, two shortcuts, head's weight and bias
+    for state in states[1:]:
+        assert all(torch.equal(state[k], states[0][k]) for k in shared)
+    other = models.build("resnet8:width=16", classes=10, channels=3, norm=nn.BatchNorm2d, seed=4).state_dict()
+    assert not torch.equal(other["stem.weight"], states[0]["stem.weight"])
+
+
+def test_initial_weights_have_their_variances() -> None:
+    model = models.build("resnet8:width=64", classes=10, channels=3, norm=nn.BatchNorm2d)
+    conv = model.blocks[2].convs[1]
+    assert float(conv.weight.detach().var()) == pytest.approx(2 / (256 * 9), rel=0.02)
+    assert float(model.head.weight.detach().var()) == pytest.approx(1 / 256, rel=0.1)
+
+
+def test_dropout_stands_between_the_convolutions_of_a_block() -> None:
+    block = models.Block(4, 4, 1, nn.BatchNorm2d, dropout=0.5)
+    seen: list[torch.Tensor] = []
+    block.convs[1].register_forward_hook(lambda _m, inputs, _y: seen.append(inputs[0]))
+    block.convs[0].register_forward_hook(lambda _m, inputs, _y: seen.append(inputs[0]))
+    x = torch.randn(8, 4, 6, 6)
+    block(x)
+    first, second = (float((t == 0).double().mean()) for t in seen)
+    assert 0.4 < first < 0.6  # ReLU alone
+    assert 0.68 < second < 0.82  # ReLU and dropout
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet18", "model must be one of resnet8, resnet20, resnet110, resnet164, got 'resnet18'"),
+        ("resnet8:depth=3", "a setting of model 'resnet8' must be width, got 'depth'"),
+        ("resnet8:width=0", "width must be an integer of at least 1, got 0"),
+    ],
+)
+def test_names_what_is_wrong(name: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"^{message}"):
+        models.build(name, classes=10, channels=3, norm=nn.BatchNorm2d)
