@@ -139,7 +139,7 @@ def alpha(study: Study) -> Figure | None:
         legend=None,
     )
     base = alt.Chart().encode(x=step_axis(data["step"]), color=depth, detail="layer:N")
-    y = alt.Y("low:Q", title="alpha", scale=alt.Scale(zero=False))
+    y = alt.Y("low:Q", title="alpha", scale=alt.Scale(zero=False, nice=False, padding=8))
     tip = tips("arm", "layer", "step", mean="mean", low="lowest channel", high="highest channel")
     chart = (
         alt.layer(

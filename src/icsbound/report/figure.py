@@ -54,7 +54,7 @@ def step_axis(steps: pd.Series) -> alt.X:
     """Optimizer steps from left to right; a schedule that is dense at first gets a square-root scale."""
     values = np.sort(steps.unique())
     dense = len(values) > 3 and np.median(values) < 0.3 * values[-1]
-    scale = alt.Scale(type="sqrt", nice=False) if dense else alt.Scale(nice=False)
+    scale = alt.Scale(type="sqrt" if dense else "linear", nice=False, padding=6)
     axis = alt.Axis(format="~s", tickCount=5, labelFlush=True)
     return alt.X(f"{steps.name}:Q", title="optimizer step", scale=scale, axis=axis)
 

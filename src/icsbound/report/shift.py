@@ -100,7 +100,7 @@ def bracket(study: Study) -> Figure | None:
     data = groups.mean().reset_index().sort_values("step_b", kind="stable")
     base = alt.Chart().encode(x=step_axis(data["step_b"]), color=arm_colour(study, data["arm"]))
     # A layer that stood still once has no logarithm.
-    scale = alt.Scale(type="log", nice=False) if (data["low"] > 0).all() else alt.Scale(type="sqrt")
+    scale = alt.Scale(type="log" if (data["low"] > 0).all() else "sqrt", nice=False, padding=6)
     y = alt.Y("low:Q", title="shift / spread", scale=scale, axis=alt.Axis(tickCount=4, format=".2~g"))
     tip = tips("layer", step_b="step", ics="EM", low="lower bound", high="upper bound", moments="independent coupling")
     chart = (

@@ -21,7 +21,7 @@ def number(value: float, digits: int = 3) -> str:
     if value != 0 and not 1e-4 <= abs(value) < 1e6:
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{mantissa} × 10{str(int(exponent)).translate(_SUPERSCRIPT)}".replace("-", "−")
-    if abs(value) >= 10**digits:
+    if abs(value) >= 10**digits - 0.5:
         return f"{value:,.0f}".replace("-", "−")
     text = f"{value:#.{digits}g}".rstrip(".") if value else "0"
     return text.replace("-", "−")

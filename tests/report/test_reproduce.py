@@ -1,0 +1,55 @@
+"""The command on the page is one that the command line takes, and it stands for the run that was made."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+
+import pytest
+
+from icsbound import cli
+from icsbound.report import reproduce
+from icsbound.training.compare import CompareConfig
+from icsbound.training.config import MonitorConfig, TrainConfig
+from icsbound.training.recipes import RECIPES
+
+RECIPE = dataclasses.replace(RECIPES["published"], epochs=2, batch_size=32, lr=0.05)
+TRAIN = TrainConfig(
+    arm="unitized:alpha_init=0.3,scope=position",
+    seed=7,
+    recipe=RECIPE,
+    model="resnet8:width=8",
+    dropout=0.4,
+    monitor=MonitorConfig(probe=64, every=10),
+    threads=1,
+    split="validation",
+)
+
+
+@pytest.mark.parametrize("config", [TrainConfig(), TRAIN, TrainConfig(monitor=MonitorConfig(captures=3))])
+def test_train(config: TrainConfig) -> None:
+    config = config.resolved()
+    words = shlex.split(reproduce.command(config.to_dict()))
+    assert words[:2] == ["icsbound", "train"]
+    args = cli.parser().parse_args(words[1:])
+    base = TrainConfig(monitor=None if args.no_monitor else MonitorConfig())
+    assert cli._configured(args, base).resolved() == config
+
+
+@pytest.mark.parametrize("config", [CompareConfig(), CompareConfig(arms=("bn", "gn"), seeds=(4, 5), base=TRAIN)])
+def test_compare(config: CompareConfig) -> None:
+    words = shlex.split(reproduce.command(config.to_dict()))
+    assert words[:2] == ["icsbound", "compare"]
+    args = cli.parser().parse_args(words[1:])
+    assert (tuple(args.arms), tuple(args.seeds)) == (config.arms, config.seeds)
+    again = CompareConfig(arms=config.arms, seeds=config.seeds, base=cli._configured(args, CompareConfig().base))
+    assert again.to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize("config", [{}, {"arms": ["bn"]}, {"monitor": 3}])
+def test_no_command_where_the_config_is_of_something_else(config: dict[str, object]) -> None:
+    assert reproduce.command(config) == ""
+
+
+def test_names_are_quoted_for_the_shell() -> None:
+    assert reproduce.command({"arm": "a; rm -rf x", "seed": 1}) == "icsbound train --arm 'a; rm -rf x' --seed 1"
