@@ -237,3 +237,7 @@ def _show_results(out: Path, as_json: bool) -> None:
             print(json.dumps(row))
     else:
         print("\n".join(console.lines(out)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
