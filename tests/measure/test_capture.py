@@ -14,6 +14,7 @@ from torch import nn
 
 from icsbound._check import InputError
 from icsbound.measure import capture as module
+from icsbound.measure import views
 from icsbound.measure.capture import capture
 
 
@@ -53,6 +54,31 @@ def test_batches_cover_the_probe_evenly(n, batch_size) -> None:
     assert [row for rows in batches for row in range(n)[rows]] == list(range(n))
     assert max(sizes) <= batch_size
     assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("view", views.VIEWS)
+def test_memory_format_does_not_matter(view) -> None:
+    model, probe = networks.cnn().double(), networks.images(5).double()
+    expected = capture(model, probe, "?", view=view, channel_axis=1)
+    model, probe = (x.to(memory_format=torch.channels_last) for x in (model, probe))
+    for name, cloud in capture(model, probe, "?", view=view, channel_axis=1).items():
+        assert cloud.is_contiguous()
+        torch.testing.assert_close(cloud, expected[name])
+
+
+def test_the_surrounding_autocast_applies() -> None:
+    model, probe = networks.cnn(), networks.images(5)
+    with torch.autocast("cpu"):
+        found = capture(model, probe, ["0", "9"])
+        assert torch.is_autocast_enabled("cpu")
+        assert torch.is_autocast_cache_enabled()
+    assert {cloud.dtype for cloud in found.values()} == {torch.bfloat16}
+    assert capture(model, probe, "0")["0"].dtype == torch.float32
+
+
+def test_named_layers_keep_the_order_of_the_model_not_of_their_calls() -> None:
+    model = Lambda(lambda self, x: self.a(self.b(x)), a=nn.BatchNorm1d(3), b=nn.BatchNorm1d(3))
+    assert list(capture(model, torch.randn(4, 3), ["b", "a"])) == ["a", "b"]
 
 
 @pytest.mark.parametrize("batch_first", [True, False])

@@ -24,10 +24,10 @@ class Net(nn.Module):
         return self.body(x)
 
 
-@pytest.fixture
-def counter() -> CompileCounterWithBackend:
+@pytest.fixture(params=["aot_eager", pytest.param("inductor", marks=pytest.mark.full)])
+def counter(request: pytest.FixtureRequest) -> CompileCounterWithBackend:
     torch.compiler.reset()
-    return CompileCounterWithBackend("aot_eager")
+    return CompileCounterWithBackend(request.param)
 
 
 def compiled(model: Net, how: str, counter: CompileCounterWithBackend) -> nn.Module:

@@ -180,6 +180,9 @@ def test_a_state_that_does_not_fit() -> None:
         InputError, match=r"state must hold 'steps' and clouds, as state_dict gives it, got \['clouds'\]"
     ):
         other.load_state_dict({"clouds": torch.ones(1)})
+    for stray in ("clouds", "0.pooled", "9.pooled.1", "x.pooled.1"):
+        with pytest.raises(InputError, match="state must hold 'steps' and clouds"):
+            other.load_state_dict({**monitor.state_dict(), stray: torch.ones(1)})
     longer = ICSMonitor(model, networks.images(9), every=1)
     longer.load_state_dict(monitor.state_dict())
     message = r"the cloud of layer '1' must have the shape it had at step 5, \(8, 8\), got \(9, 8\) at step 6"

@@ -55,10 +55,10 @@ def test_projection_is_orthonormal_and_never_raises_the_distance() -> None:
     assert emd(cloud(few, "projection"), cloud(b[:, :3], "projection")).value == pytest.approx(emd(few, b[:, :3]).value)
 
 
-def test_means_of_half_precision_are_taken_in_float32() -> None:
+def test_means_and_projections_of_half_precision_are_taken_in_float32() -> None:
     x = torch.full((N, 1, 4096), 100.0, dtype=torch.float16)  # their sum is beyond float16
     pooled = cloud(x, "pooled")
-    assert pooled.dtype == torch.float32
+    assert pooled.dtype == cloud(x, "projection").dtype == torch.float32
     assert (pooled == 100).all()
 
 

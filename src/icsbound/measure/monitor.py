@@ -124,14 +124,14 @@ class ICSMonitor:
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Go on from `state`, as `state_dict` gave it for a monitor with the same layers, views and probe size."""
-        if _STEPS not in state:
-            _check.fail("state", f"hold {_STEPS!r} and clouds, as state_dict gives it", sorted(state))
-        *steps, last = state[_STEPS].tolist()
-        past: list[dict[tuple[str, str], torch.Tensor]] = [{} for _ in steps]
-        for key, cloud in state.items():
-            if key != _STEPS:
+        try:
+            *steps, last = state[_STEPS].tolist()
+            past: list[dict[tuple[str, str], torch.Tensor]] = [{} for _ in steps]
+            for key in state.keys() - {_STEPS}:
                 index, view, layer = key.split(".", 2)
-                past[int(index)][layer, view] = cloud
+                past[int(index)][layer, view] = state[key]
+        except (KeyError, ValueError, IndexError):
+            _check.fail("state", f"hold {_STEPS!r} and clouds, as state_dict gives it", sorted(state))
         if any({view for _, view in clouds} != set(self._views) for clouds in past):
             found = sorted({view for clouds in past for _, view in clouds})
             raise InputError(f"state must hold the views {sorted(self._views)} of this monitor, got {found}")

@@ -36,7 +36,8 @@ class Store:
     def write(self, key: Any, rows: slice, part: torch.Tensor, named: str) -> None:
         """Copy the `rows` of the cloud `key`, called `named` in words; `part` may change afterwards."""
         if self._first is not None:
-            self._first[key] = part.to(self._dtype or part.dtype, copy=True)
+            kept = self._dtype or part.dtype
+            self._first[key] = part.to(kept, copy=True, memory_format=torch.contiguous_format)
             return
         held = self.clouds.get(key)
         if held is None:

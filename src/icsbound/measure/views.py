@@ -54,7 +54,8 @@ def positions(x_BCL: torch.Tensor, axis: int | None) -> int | None:
 def cloud(
     x_BCL: torch.Tensor, view: str, axis: int | None, layer: str, rows: slice, n: int, dimension: int, seed: int
 ) -> torch.Tensor:
-    """The rows of one batch in `view`, shape (B, d). Means are taken, and kept, in float32 at least.
+    """The rows of one batch in `view`, shape (B, d). Means and projections are taken, and kept, in float32
+    at least.
 
     rows: where the batch lies in the probe of n inputs, so that what is drawn does not depend on the size of batches.
     """
@@ -63,7 +64,7 @@ def cloud(
     if view == "sample":
         return x_BCL.flatten(1)
     if view == "projection":
-        flat = x_BCL.flatten(1)
+        flat = x_BCL.flatten(1).to(torch.promote_types(x_BCL.dtype, torch.float32))
         basis = projection(flat.shape[1], dimension, seed)
         return flat @ basis.to(flat.device, flat.dtype)
     x_BLC = positions_last(x_BCL, axis, layer)
@@ -78,7 +79,7 @@ def draws(n: int, seed: int) -> torch.Tensor:
     return torch.rand(n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=8)  # a network has few distinct widths, and each takes 8 d k bytes
 def projection(d: int, dimension: int, seed: int) -> torch.Tensor:
     """A float64 matrix (d, min(dimension, d)) of random orthonormal columns, uniformly distributed, on the CPU."""
     draw = torch.randn(d, min(dimension, d), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
