@@ -42,6 +42,7 @@ class _UnitizedBatchNorm(_NormBase):
         shrink_only: bool = False,
         variance: str = "biased",
         debias: bool = False,
+        bias: bool = True,
     ) -> None:
         _check.positive_int("num_features", num_features)
         if momentum is not None:
@@ -56,6 +57,8 @@ class _UnitizedBatchNorm(_NormBase):
         self.debias = bool(debias)
         self.process_group = synchronized.checked_group(process_group)
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype)
+        if not bias:
+            self.register_parameter("bias", None)
         self.alpha = nn.Parameter(torch.full((num_features,), self.alpha_init, device=device, dtype=dtype))
 
     @classmethod
@@ -80,9 +83,11 @@ class _UnitizedBatchNorm(_NormBase):
 
     def reset_parameters(self) -> None:
         """γ = 1, β = 0, α = `alpha_init`, running mean 0 and variance 1."""
-        super().reset_parameters()
-        if "alpha" in self._parameters:  # not yet there when the base class is built
-            nn.init.constant_(self.alpha, self.alpha_init)
+        self.reset_running_stats()
+        for name, value in (("weight", 1.0), ("bias", 0.0), ("alpha", self.alpha_init)):
+            parameter = self._parameters.get(name)  # the base class resets before α is there
+            if parameter is not None:
+                nn.init.constant_(parameter, value)
 
     @property
     def eps(self) -> float:
@@ -152,17 +157,16 @@ class _UnitizedBatchNorm(_NormBase):
 
     def extra_repr(self) -> str:
         s = self.settings
-        extra = (
-            f", interpolation={s.interpolation!r}, scope={s.scope!r}, target={s.target!r}, alpha_range={s.alpha_range}"
-        )
-        extra += "" if s.norm_eps == s.eps else f", norm_eps={s.norm_eps}"
-        extra += ", shrink_only=True" if s.shrink_only else ""
-        extra += "" if s.variance == "biased" else f", variance={s.variance!r}"
-        extra += "" if s.activation is None else f", activation={s.activation!r}"
-        extra += ", debias=True" if self.debias else ""
-        extra += "" if self.process_group is None else f", process_group={self.process_group!r}"
-        base: str = super().extra_repr()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        return base + extra
+        shown = [str(self.num_features)]
+        shown += [f"{name}={getattr(self, name)!r}" for name in ("eps", "momentum", "affine", "track_running_stats")]
+        shown += [f"{name}={getattr(s, name)!r}" for name in ("interpolation", "scope", "target", "alpha_range")]
+        shown += [f"norm_eps={s.norm_eps!r}"] if s.norm_eps != s.eps else []
+        usual = {"shrink_only": False, "variance": "biased", "activation": None}
+        shown += [f"{name}={getattr(s, name)!r}" for name, value in usual.items() if getattr(s, name) != value]
+        shown += ["bias=False"] if self.affine and self.bias is None else []
+        shown += ["debias=True"] if self.debias else []
+        shown += [f"process_group={self.process_group!r}"] if self.process_group is not None else []
+        return ", ".join(shown)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """A checkpoint of `nn.BatchNorm` lacks α alone: it takes its initial value, so that nothing is missing."""
@@ -220,6 +224,7 @@ class UnitizedBatchNorm2d(_UnitizedBatchNorm):
             the map u → (y - β) / γ is 1-Lipschitz.
         variance: "biased", or "published" for the authors' factor count / (count - 1 - eps).
         debias: zero-debias the running statistics, as the Keras of the authors' code does.
+        bias: learn β, if `affine`.
 
     Shapes: (N, C, H, W) → the same, dtype and memory format kept. Statistics are taken in float32 for half-precision
     input, in float64 for double.

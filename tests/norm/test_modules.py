@@ -1,0 +1,329 @@
+"""The layer as a drop-in for `nn.BatchNorm`: equal to it at α = 0, and as careful with layouts, dtypes and extremes."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from problems import SCOPES, assert_near
+from torch import nn
+
+from icsbound.norm import UnitizedBatchNorm1d, UnitizedBatchNorm2d, UnitizedBatchNorm3d, reference
+
+# One shape for each rank that a class accepts; no two axes agree, so that swapped ones show.
+PAIRS = {
+    "dense": (UnitizedBatchNorm1d, nn.BatchNorm1d, (6, 3)),
+    "1d": (UnitizedBatchNorm1d, nn.BatchNorm1d, (4, 3, 7)),
+    "2d": (UnitizedBatchNorm2d, nn.BatchNorm2d, (4, 3, 5, 6)),
+    "3d": (UnitizedBatchNorm3d, nn.BatchNorm3d, (2, 3, 4, 5, 6)),
+}
+EVERY_RANK = pytest.mark.parametrize("rank", PAIRS)
+EVERY_SCOPE = pytest.mark.parametrize("scope", SCOPES)
+
+
+def pair(rank, dtype=torch.float64, **settings):
+    """A layer with α = 0 and a batch norm, with the same parameters, away from their initial values."""
+    ours, theirs, shape = PAIRS[rank]
+    shared = {k: settings.pop(k) for k in ("momentum", "affine", "track_running_stats", "bias") if k in settings}
+    layer = ours(3, alpha_init=0.0, dtype=dtype, **shared, **settings)
+    bn = theirs(3, dtype=dtype, **shared)
+    with torch.no_grad():
+        for p in bn.parameters():
+            p.normal_()
+    layer.load_state_dict(bn.state_dict())
+    return layer, bn, shape
+
+
+def assert_same_step(layer, bn, x, dy, tolerance):
+    """One forward and backward through both: outputs and gradients of x, γ and β agree."""
+    results = []
+    for module in (layer, bn):
+        leaf = x.clone().requires_grad_()
+        y = module(leaf)
+        leaves = [leaf, *(p for p in (module.weight, module.bias) if p is not None)]
+        results.append([y, *torch.autograd.grad(y, leaves, dy)])
+    for found, wanted in zip(*results, strict=True):
+        assert found.dtype == wanted.dtype
+        assert_near(found, wanted, tolerance)
+
+
+@EVERY_RANK
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"momentum": None},
+        {"momentum": 1.0},
+        {"track_running_stats": False},
+        {"affine": False},
+        {"bias": False},
+        {"affine": False, "track_running_stats": False},
+        {"interpolation": "arithmetic", "alpha_range": None},
+        {"interpolation": "geometric", "scope": "position"},
+        {"scope": "batch", "target": "paper"},
+    ],
+    ids=str,
+)
+def test_is_batch_norm_at_alpha_zero(rank, settings):
+    layer, bn, shape = pair(rank, **settings)
+    for mode in (True, True, False, True, False):  # running statistics are used in between, and go on afterwards
+        layer.train(mode), bn.train(mode)
+        assert_same_step(layer, bn, 3 * torch.randn(shape).double() + 1, torch.randn(shape).double(), 1e-12)
+        for found, wanted in zip(layer.buffers(), bn.buffers(), strict=True):
+            assert found.dtype == wanted.dtype
+            assert_near(found.double(), wanted.double(), 1e-14)
+
+
+def test_is_batch_norm_in_single_precision():
+    layer, bn, shape = pair("2d", torch.float32)
+    for mode in (True, False):
+        layer.train(mode), bn.train(mode)
+        assert_same_step(layer, bn, 3 * torch.randn(shape) + 1, torch.randn(shape), 2e-6)
+    assert_near(layer.running_var, bn.running_var, 1e-6)
+
+
+def test_frozen_statistics_inside_a_training_network():
+    layer, bn, shape = pair("2d")
+    layer.alpha.requires_grad_(False)
+    for module in (layer, bn):
+        module.running_mean.fill_(0.5)
+        module.eval()
+    before = copy.deepcopy(layer.state_dict())
+    assert_same_step(layer, bn, torch.randn(shape).double(), torch.randn(shape).double(), 1e-13)
+    assert all(torch.equal(before[k], v) for k, v in layer.state_dict().items())
+
+
+def test_without_a_counter_the_momentum_still_moves_the_statistics():
+    layer, bn, shape = pair("2d")
+    layer.num_batches_tracked = bn.num_batches_tracked = None  # as checkpoints from before the counter leave it
+    x = torch.randn(shape).double()
+    layer(x), bn(x)
+    assert_near(layer.running_mean, bn.running_mean, 1e-15)
+
+
+@EVERY_RANK
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_empty_batches(rank, training):
+    layer, bn, shape = pair(rank)
+    layer.train(training), bn.train(training)
+    results = []
+    for module in (layer, bn):
+        x = torch.zeros(0, *shape[1:], dtype=torch.float64, requires_grad=True)
+        y = module(x)
+        y.sum().backward()
+        results.append((y.shape, x.grad.shape, module.weight.grad, module.num_batches_tracked, module.running_var))
+    assert layer.alpha.grad.tolist() == [0, 0, 0]
+    for found, wanted in zip(*results, strict=True):
+        assert found == wanted if isinstance(found, torch.Size) else torch.equal(found, wanted)
+
+
+@EVERY_SCOPE
+@pytest.mark.parametrize(
+    ("rank", "memory_format"), [("2d", torch.channels_last), ("3d", torch.channels_last_3d)], ids=["2d", "3d"]
+)
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+def test_channels_last_is_kept(rank, memory_format, scope, training):
+    cls, _, shape = PAIRS[rank]
+    layer = cls(3, scope=scope, activation="relu").double().train(training)
+    twin = copy.deepcopy(layer)
+    x, dy = torch.randn(2, *shape).double()
+    wanted = x.clone().requires_grad_()
+    y = twin(wanted)
+    y.backward(dy)
+    leaf = x.contiguous(memory_format=memory_format).requires_grad_()
+    for gradient in (dy, dy.contiguous(memory_format=memory_format)):
+        leaf.grad = layer.alpha.grad = None
+        found = layer(leaf)
+        found.backward(gradient)
+        assert found.is_contiguous(memory_format=memory_format)
+        assert leaf.grad.is_contiguous(memory_format=memory_format)
+        assert_near(found, y, 1e-13)
+        assert_near(leaf.grad, wanted.grad, 1e-13)
+        assert_near(layer.alpha.grad, twin.alpha.grad, 1e-12)
+
+
+@EVERY_SCOPE
+def test_strided_input(scope):
+    layer = UnitizedBatchNorm2d(3, scope=scope).double()
+    wide = torch.randn(8, 3, 5, 12).double()
+    for x in (wide[::2, :, :, ::2], wide.transpose(2, 3), wide[:, :, :, :1].expand(8, 3, 5, 4)):
+        assert_near(layer(x), layer(x.contiguous()), 1e-13)
+
+
+@EVERY_SCOPE
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_input_rounds_once(dtype, scope):
+    # 600 exceeds the largest number whose square float16 holds: statistics must be taken in float32.
+    layer = UnitizedBatchNorm2d(3, scope=scope)
+    exact = copy.deepcopy(layer).double()
+    x = (600 * torch.randn(4, 3, 5, 6)).to(dtype)
+    dy = torch.randn(4, 3, 5, 6).to(dtype)
+    results = []
+    for module, leaf in ((layer, x.clone()), (exact, x.double())):
+        y = module(leaf.requires_grad_())
+        results.append([y, *torch.autograd.grad(y, [leaf, *module.parameters()], dy.to(y.dtype))])
+    y, dx, *of_parameters = results[0]
+    assert y.dtype == dx.dtype == dtype
+    unit = torch.finfo(dtype).eps
+    assert_near(y.double(), results[1][0], 0.51 * unit)
+    torch.testing.assert_close(dx.double(), results[1][1], rtol=unit, atol=1e-6)
+    for found, wanted in zip(of_parameters, results[1][2:], strict=True):
+        assert found.dtype == torch.float32
+        assert_near(found.double(), wanted, 1e-5)
+    assert_near(layer.running_var.double(), exact.running_var, 1e-5 * 600**2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_layer_held_in_half_precision(dtype):
+    layer = UnitizedBatchNorm2d(3).to(dtype)
+    y = layer(torch.randn(4, 3, 5, 6, dtype=dtype, requires_grad=True))
+    y.sum().backward()
+    assert y.dtype == layer.alpha.grad.dtype == layer.running_mean.dtype == dtype
+
+
+def test_autocast_as_batch_norm():
+    network = nn.Sequential(nn.Conv2d(2, 3, 1), UnitizedBatchNorm2d(3, alpha_init=0.0))
+    with torch.autocast("cpu", torch.bfloat16):
+        x = torch.randn(4, 2, 5, 5)
+        hidden = network[0](x)
+        y = network(x)
+        wanted = nn.BatchNorm2d(3)(hidden)
+    assert hidden.dtype == y.dtype == wanted.dtype == torch.bfloat16
+    assert_near(y.float(), wanted.float(), torch.finfo(torch.bfloat16).eps)
+    y.float().square().sum().backward()
+    assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in network.parameters())
+
+
+@EVERY_SCOPE
+@pytest.mark.parametrize("ratio", [1e2, 1e5])
+@pytest.mark.parametrize("path", ["closed form", "composite"])
+def test_no_digit_is_lost_where_the_mean_is_large(ratio, scope, path):
+    # Against float64 of the same float32 numbers. Without a pivot the error grows to 5e-3 at a ratio of 1e5.
+    x = (torch.randn(8, 3, 16, 15) + ratio).requires_grad_()
+    dy = torch.randn_like(x)
+    layer = UnitizedBatchNorm2d(3, scope=scope)
+    exact = copy.deepcopy(layer).double()
+    results = []
+    for module in (layer, exact):
+        leaf = x.detach().to(module.alpha.dtype).requires_grad_()
+        if path == "composite" and module is layer:
+            y = reference.unitize(leaf, module.weight, module.bias, module.alpha, None, module.settings)
+        else:
+            y = module(leaf)
+        results.append([y, *torch.autograd.grad(y, [leaf, *module.parameters()], dy.to(leaf.dtype))])
+    for i, (found, wanted) in enumerate(zip(*results, strict=True)):
+        assert_near(found.double(), wanted, 2e-6 if i < 2 else 1e-5)  # sums of 2880 terms follow y and dx
+
+
+@EVERY_SCOPE
+@pytest.mark.parametrize("interpolation", ["harmonic", "arithmetic", "geometric"])
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_degenerate_input_stays_finite(interpolation, scope, training, alpha):
+    layer = UnitizedBatchNorm2d(3, interpolation=interpolation, scope=scope, alpha_init=alpha).train(training)
+    spread = torch.randn(4, 3, 5, 6)
+    constant_channel = spread.clone()
+    constant_channel[:, 1] = 7.0
+    at_the_mean = spread.clone()
+    at_the_mean[2] = 0.0
+    at_the_mean -= at_the_mean.mean((0, 2, 3), keepdim=True)
+    at_the_mean[2] = 0.0
+    for x in (constant_channel, at_the_mean, torch.zeros(4, 3, 5, 6), torch.full((4, 3, 5, 6), 1e15)):
+        leaf = x.clone().requires_grad_()
+        y = layer(leaf)
+        grads = torch.autograd.grad(y, [leaf, *layer.parameters()], torch.randn_like(y))
+        assert y.isfinite().all()
+        assert all(g.isfinite().all() for g in grads)
+    assert all(b.isfinite().all() for b in layer.buffers())
+
+
+def test_fused_relu_equals_relu_after():
+    fused = UnitizedBatchNorm2d(3, activation="relu").double()
+    plain = nn.Sequential(UnitizedBatchNorm2d(3).double(), nn.ReLU())
+    x = torch.randn(4, 3, 5, 6, dtype=torch.float64, requires_grad=True)
+    found, wanted = fused(x), plain(x)
+    assert torch.equal(found, wanted)
+    for a, b in zip(
+        torch.autograd.grad(found.square().sum(), [x, *fused.parameters()]),
+        torch.autograd.grad(wanted.square().sum(), [x, *plain.parameters()]),
+        strict=True,
+    ):
+        assert_near(a, b, 1e-13)
+
+
+def test_copies_and_pickles():
+    layer = UnitizedBatchNorm2d(3, interpolation="geometric", scope="position", alpha_init=0.25, process_group="world")
+    layer.process_group = None
+    x = torch.randn(4, 3, 5, 6)
+    layer(x)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert twin.settings == layer.settings
+        assert repr(twin) == repr(layer)
+        assert torch.equal(twin.eval()(x), layer.eval()(x))
+    assert pickle.loads(pickle.dumps(UnitizedBatchNorm2d(3, process_group="world"))).process_group == "world"
+
+
+@EVERY_RANK
+def test_state_dict_round_trip(rank):
+    cls, _, shape = PAIRS[rank]
+    layer = cls(3, alpha_init=0.25)
+    layer(torch.randn(shape))
+    with torch.no_grad():
+        layer.alpha.uniform_()
+    file = io.BytesIO()
+    torch.save(layer.state_dict(), file)
+    file.seek(0)
+    other = cls(3)
+    assert not any(other.load_state_dict(torch.load(file, weights_only=True)))
+    x = torch.randn(shape)
+    assert torch.equal(other.eval()(x), layer.eval()(x))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("tracked", [True, False])
+def test_a_batch_norm_checkpoint_loads_and_alpha_starts(affine, tracked):
+    bn = nn.Sequential(nn.BatchNorm2d(3, affine=affine, track_running_stats=tracked))
+    layer = nn.Sequential(UnitizedBatchNorm2d(3, affine=affine, track_running_stats=tracked, alpha_init=0.75))
+    with torch.no_grad():
+        layer[0].alpha.zero_()
+    assert not any(layer.load_state_dict(bn.state_dict()))
+    assert layer[0].alpha.tolist() == [0.75] * 3
+
+
+def test_a_damaged_checkpoint_is_still_reported():
+    layer = UnitizedBatchNorm2d(3)
+    state = nn.BatchNorm2d(3).state_dict()
+    del state["weight"]
+    assert set(layer.load_state_dict(state, strict=False).missing_keys) == {"weight", "alpha"}
+
+
+def test_a_batch_norm_checkpoint_is_assigned_to_a_layer_on_meta():
+    layer = UnitizedBatchNorm2d(3, device="meta")
+    layer.load_state_dict(nn.BatchNorm2d(3).state_dict(), assign=True)
+    assert layer.alpha.device.type == "cpu"
+    assert layer.alpha.tolist() == [0.5] * 3
+
+
+def test_eps_set_later_is_used():
+    layer, bn, shape = pair("2d")
+    layer.eps = bn.eps = 0.5
+    assert_same_step(layer, bn, torch.randn(shape).double(), torch.randn(shape).double(), 1e-13)
+
+
+def test_reset_parameters():
+    layer = UnitizedBatchNorm2d(3, alpha_init=0.25)
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.fill_(9)
+    layer.reset_parameters()
+    assert [p.tolist() for p in layer.parameters()] == [[1] * 3, [0] * 3, [0.25] * 3]
+
+
+def test_repr_names_what_differs():
+    shown = repr(UnitizedBatchNorm2d(3, scope="position", norm_eps=0.1, activation="relu", process_group="world"))
+    assert shown == (
+        "UnitizedBatchNorm2d(3, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True, "
+        "interpolation='harmonic', scope='position', target='rms', alpha_range=(0.0, 1.0), norm_eps=0.1, "
+        "activation='relu', process_group='world')"
+    )
