@@ -131,11 +131,21 @@ def test_outputs_without_a_floating_point_tensor(output, got) -> None:
         capture(model, torch.randn(5, 3), "inner")
 
 
+def test_a_model_that_writes_into_its_input() -> None:
+    model = Lambda(lambda self, x: self.norm(x.mul_(2)), norm=nn.BatchNorm1d(3)).eval()
+    probe, statistics = torch.randn(6, 3), torch.randn(5, 3)
+    before = probe.clone(), statistics.clone()
+    capture(model, probe, law="frozen", statistics=statistics)
+    capture(model, (probe,))
+    assert torch.equal(probe, before[0])
+    assert torch.equal(statistics, before[1])
+
+
 def test_probe_of_several_tensors() -> None:
     model = Lambda(lambda self, a, b, twice=False: self.norm(a + b) * (2 if twice else 1), norm=nn.BatchNorm1d(3))
     a, b = torch.randn(7, 3), torch.randn(7, 3)
     expected = capture(model, [a, b])["norm"]
-    assert torch.equal(capture(model, (a, b), batch_size=2)["norm"], expected)
+    assert torch.equal(capture(model, (a, b, True), batch_size=2)["norm"], expected)
     assert torch.equal(capture(model, {"a": a, "b": b, "twice": True}, batch_size=3)["norm"], expected)
 
 

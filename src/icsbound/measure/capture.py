@@ -127,7 +127,7 @@ def snapshot(model: nn.Module, probe: Probe, layers: Layers, wanted: Sequence[st
         if settings.statistics is not None:
             laws.apply_law(model, "eval")
             laws.prepare_draw(model)
-            _run(model, settings.statistics, "the inputs that give the statistics")
+            _run(model, _sliced(settings.statistics, slice(None)), "the inputs that give the statistics")
         laws.apply_law(model, settings.law)
         with collector.attached():
             for rows in _batches(n, settings.batch_size):
@@ -204,8 +204,9 @@ def _batches(n: int, batch_size: int) -> list[slice]:
 
 
 def _sliced(probe: Probe, rows: slice) -> Probe:
+    """The `rows` of every tensor of the probe, copied: a model may write into what it is given."""
     if isinstance(probe, torch.Tensor):
-        return probe[rows]
+        return probe[rows].clone()
     if isinstance(probe, Mapping):
-        return {key: value[rows] if isinstance(value, torch.Tensor) else value for key, value in probe.items()}
-    return [value[rows] for value in probe]
+        return {key: _sliced(value, rows) if isinstance(value, torch.Tensor) else value for key, value in probe.items()}
+    return [_sliced(value, rows) if isinstance(value, torch.Tensor) else value for value in probe]  # type: ignore[misc]
