@@ -29,9 +29,7 @@ def differences(study: Study) -> Figure | None:
         return None
     data = pd.concat(parts)
     contrasts = list(dict.fromkeys(data["contrast"]))
-    base = alt.Chart(TABLE).encode(
-        y=alt.Y("contrast:N", title=None, sort=contrasts), color=arm_colour(study, data["arm"])
-    )
+    base = alt.Chart(TABLE).encode(y=alt.Y("contrast:N", title=None, sort=contrasts), color=arm_colour(study, data))
     mean_only, seeds_only = (base.transform_filter(f"datum.what {sign} 'mean'") for sign in ("==", "!="))
     x = alt.X("points:Q", title="difference of accuracy in percentage points", axis=alt.Axis(tickCount=8))
     tip = tips("contrast", "what", form="+.2f", points="points", low="from", high="to")
@@ -112,7 +110,7 @@ def _curve(study: Study, column: str, title: str, factor: float, log: bool) -> t
         scale=alt.Scale(type="log") if log else alt.Scale(zero=False),
         axis=alt.Axis(tickCount=4, format=".2~g") if log else alt.Axis(tickCount=6),
     )
-    base = alt.Chart(TABLE).encode(x=x, color=arm_colour(study, data["arm"], legend=True))
+    base = alt.Chart(TABLE).encode(x=x, color=arm_colour(study, data, legend=True))
     tip = tips("arm", "epoch", form=".4~g", mean="mean", min="lowest", max="highest", seed="seeds")
     chart = alt.layer(
         base.mark_area(opacity=0.16, line=False).encode(y=y, y2="max:Q"),
@@ -126,7 +124,7 @@ def alpha(study: Study) -> Figure | None:
     rows = study.layers[study.layers["alpha_mean"].notna()]
     if rows.empty:
         return None
-    names = [name for name in study.layer_names if name in set(rows["layer"])]
+    names = study.layers_in(rows)
     layers = st.some_layers(names, 24)
     rows = st.binned(rows[rows["layer"].isin(layers)], "step", 60)
     groups = rows.groupby(["arm", "layer", "step"], sort=False)[["alpha_mean", "alpha_min", "alpha_max"]]

@@ -42,9 +42,9 @@ class Figure:
         return spec
 
 
-def arm_colour(study: Study, present: pd.Series, legend: bool = False) -> alt.Color:
+def arm_colour(study: Study, data: pd.DataFrame, legend: bool = False) -> alt.Color:
     """The colour of an arm: the same in every figure."""
-    arms = [arm for arm in study.arms if arm in set(present)]
+    arms = study.arms_in(data)
     colours = [PALETTE[study.arms.index(arm) % len(PALETTE)] for arm in arms]
     keys = alt.Legend(orient="top", symbolOpacity=1, symbolType="circle") if legend and len(arms) > 1 else None
     return alt.Color("arm:N", scale=alt.Scale(domain=arms, range=colours), title=None, legend=keys)

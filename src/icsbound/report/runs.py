@@ -79,7 +79,17 @@ class Study:
     @property
     def layer_names(self) -> list[str]:
         """Layers in the order of the network, which is the order in which they were first recorded."""
-        return list(dict.fromkeys([*self.distances["layer"], *self.layers["layer"]]))
+        return list(dict.fromkeys([*self.distances["layer"].unique(), *self.layers["layer"].unique()]))
+
+    def layers_in(self, frame: pd.DataFrame) -> list[str]:
+        """The layers that `frame` has rows of, in the order of the network."""
+        present = set(frame["layer"].unique())
+        return [name for name in self.layer_names if name in present]
+
+    def arms_in(self, frame: pd.DataFrame) -> list[str]:
+        """The arms that `frame` has rows of, in the order of the page."""
+        present = set(frame["arm"].unique())
+        return [arm for arm in self.arms if arm in present]
 
     def finished(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The rows of `frame` that belong to finished runs: comparisons use no others."""

@@ -31,7 +31,7 @@ def heat(study: Study) -> Figure | None:
     if rows.empty:
         return None
     views = st.views(rows)
-    layers = [name for name in study.layer_names if name in set(rows["layer"])]
+    layers = study.layers_in(rows)
     rows = st.binned(rows, "step_b", _steps(rows, layers))
     data = rows.groupby(["arm", "view", "layer", "step_b"], sort=False)["scale_free"].mean().reset_index()
     steps = alt.Axis(labelOverlap="greedy", labelAngle=0, labelSeparation=4)
@@ -84,8 +84,8 @@ def bracket(study: Study) -> Figure | None:
     rows = rows[rows["scale"] > 0]
     if rows.empty:
         return None
-    views, arms = st.views(rows), [arm for arm in study.arms if arm in set(rows["arm"])]
-    names = [name for name in study.layer_names if name in set(rows["layer"])]
+    views, arms = st.views(rows), study.arms_in(rows)
+    names = study.layers_in(rows)
     layers = st.some_layers(names)
     rows = st.binned(rows[rows["layer"].isin(layers)], "step_b", _steps(rows, layers))
     bounds = pd.DataFrame(
@@ -98,7 +98,7 @@ def bracket(study: Study) -> Figure | None:
     ).div(rows["scale"], axis=0)
     groups = bounds.join(rows[["arm", "view", "layer", "step_b"]]).groupby(["arm", "view", "layer", "step_b"])
     data = groups.mean().reset_index().sort_values("step_b", kind="stable")
-    base = alt.Chart().encode(x=step_axis(data["step_b"]), color=arm_colour(study, data["arm"]))
+    base = alt.Chart().encode(x=step_axis(data["step_b"]), color=arm_colour(study, data))
     # A layer that stood still once has no logarithm.
     scale = alt.Scale(type="log" if (data["low"] > 0).all() else "sqrt", nice=False, padding=6)
     y = alt.Y("low:Q", title="shift / spread", scale=scale, axis=alt.Axis(tickCount=4, format=".2~g"))
@@ -147,9 +147,9 @@ def ratios(study: Study) -> Figure | None:
     if not parts:
         return None
     data = pd.concat(parts).drop(columns="p")
-    layers = [name for name in study.layer_names if name in set(data["layer"])]
+    layers = study.layers_in(data)
     solid = alt.condition("datum.verdict != 'not resolved'", alt.value(1.0), alt.value(0.35))
-    base = alt.Chart().encode(y=layer_axis(layers), color=arm_colour(study, data["arm"]), opacity=solid)
+    base = alt.Chart().encode(y=layer_axis(layers), color=arm_colour(study, data), opacity=solid)
     x = alt.X(
         "low:Q",
         title="ratio of scale-free ICS (log scale)",
@@ -210,7 +210,7 @@ def tightness(study: Study) -> Figure | None:
     data = data.join(groups.agg(["min", "count"])).reset_index()
     base = alt.Chart().encode(
         y=alt.Y("arm:N", title=None, sort=study.arms),
-        color=arm_colour(study, data["arm"]),
+        color=arm_colour(study, data),
         tooltip=tips("arm", "view", form=".4~g", **{name: name for name in (*quantiles, "min", "count")}),
     )
     x = alt.X(

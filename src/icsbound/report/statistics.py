@@ -126,11 +126,9 @@ def ratio_by_layer(study: Study, ratios: pd.DataFrame) -> pd.DataFrame:
     """One row a layer: the ratio, its interval, and whether it is resolved with the false discovery rate at 5 %."""
     rows = []
     by_layer = ratios.groupby(["layer", "seed"])["log_ratio"].mean()
-    for layer in study.layer_names:
-        if layer in by_layer.index.get_level_values("layer"):
-            values = by_layer.loc[layer]
-            found = student(values).exp()
-            rows.append((layer, found.mean, found.low, found.high, found.count, p_value(values)))
+    for layer in study.layers_in(ratios):
+        found = student(by_layer[layer]).exp()
+        rows.append((layer, found.mean, found.low, found.high, found.count, p_value(by_layer[layer])))
     table = pd.DataFrame(rows, columns=["layer", "ratio", "low", "high", "count", "p"])
     adjusted = stats.false_discovery_control(table["p"]) if len(table) else []
     table["verdict"] = [
