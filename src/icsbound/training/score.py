@@ -10,7 +10,7 @@ from icsbound.training.data import Dataset, Normalize
 
 
 def score(
-    model: nn.Module, dataset: Dataset, normalize: Normalize, dtype: torch.dtype = torch.float32, batch_size: int = 500
+    model: nn.Module, dataset: Dataset, normalize: Normalize, dtype: torch.dtype = torch.float32, batch_size: int = 250
 ) -> tuple[float, float]:
     """Mean cross-entropy and accuracy of `model` in evaluation mode on all of `dataset`; leaves the model's mode as
     it was.
