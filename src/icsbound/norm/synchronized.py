@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.autograd.function import once_differentiable
 
 from icsbound import _check
@@ -74,7 +75,7 @@ def resolved(group: Any) -> dist.ProcessGroup | None:
     return found if size > 1 else None
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # torch leaves it untyped
+@_disable_dynamo  # torch.compiler.disable, which would load the whole compiler when this module is imported
 def unitize(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: Tensor, group: dist.ProcessGroup, settings: Settings
 ) -> Synchronized:
