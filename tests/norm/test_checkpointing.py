@@ -1,4 +1,4 @@
-"""Activation checkpointing repeats the forward pass. `nn.BatchNorm` counts the batch twice then; this layer does not."""
+"""Activation checkpointing repeats the forward pass: `nn.BatchNorm` counts the batch twice then, this layer once."""
 
 import copy
 
