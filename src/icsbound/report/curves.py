@@ -33,9 +33,10 @@ def differences(study: Study) -> Figure | None:
     mean_only, seeds_only = (base.transform_filter(f"datum.what {sign} 'mean'") for sign in ("==", "!="))
     x = alt.X("points:Q", title="difference of accuracy in percentage points", axis=alt.Axis(tickCount=8))
     tip = tips("contrast", "what", form="+.2f", points="points", low="from", high="to")
+    bars = mean_only.mark_rule(size=5, opacity=0.45).encode(x=alt.X("low:Q"), x2="high:Q", tooltip=tip)
     chart = alt.layer(
         null_line(base, 0),
-        mean_only.mark_rule(size=5, opacity=0.45).encode(x=alt.X("low:Q"), x2="high:Q", tooltip=tip),
+        *([bars] if data["low"].notna().any() else []),
         mean_only.mark_tick(thickness=3, size=22).encode(x=x, tooltip=tip),
         seeds_only.mark_circle(size=45, opacity=0.9).encode(x=x, tooltip=tip[:3]),
     ).properties(width=WIDTH, height=44 * len(contrasts))

@@ -151,18 +151,19 @@ def ratios(study: Study) -> Figure | None:
     solid = alt.condition("datum.verdict != 'not resolved'", alt.value(1.0), alt.value(0.35))
     base = alt.Chart().encode(y=layer_axis(layers), color=arm_colour(study, data), opacity=solid)
     x = alt.X(
-        "low:Q",
+        "ratio:Q",
         title="ratio of scale-free ICS (log scale)",
         scale=alt.Scale(type="log", domain=_reach(data), clamp=True, nice=False),
         axis=alt.Axis(format=".2~g", tickCount=5),
     )
     tip = tips("contrast", "layer", "verdict", ratio="ratio", low="from", high="to")
+    bars = base.mark_rule(size=2).encode(x=alt.X("low:Q"), x2="high:Q")
     contrasts = list(dict.fromkeys(data["contrast"]))
     chart = (
         alt.layer(
             null_line(alt.Chart(), 1),
-            base.mark_rule(size=2).encode(x=x, x2="high:Q"),
-            base.mark_point(size=60, filled=True).encode(x=alt.X("ratio:Q"), tooltip=tip),
+            base.mark_point(size=60, filled=True).encode(x=x, tooltip=tip),
+            *([bars] if data["low"].notna().any() else []),
             data=TABLE,
         )
         .transform_filter("datum.view == view")
