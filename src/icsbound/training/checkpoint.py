@@ -26,7 +26,7 @@ _DIGEST = hashlib.sha256().digest_size
 
 def write(path: Path, content: bytes) -> None:
     """Put `content` at `path` atomically and durably."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.part")  # one name, so that what a killed process left is written over
     try:
         with open(part, "wb") as file:
             file.write(content)
@@ -61,9 +61,13 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int = 2) -> Path:
     write(path, hashlib.sha256(content).digest() + content)
     for old in paths(folder)[keep:]:
         old.unlink(missing_ok=True)
+    _sweep(folder)
+    return path
+
+
+def _sweep(folder: Path) -> None:
     for part in folder.glob(".*.part"):  # left by a process that was killed while writing
         part.unlink(missing_ok=True)
-    return path
 
 
 def write_model(path: Path, state: dict[str, torch.Tensor]) -> None:
@@ -78,6 +82,7 @@ def clear(folder: Path) -> None:
     """Delete the checkpoints in `folder` and the folder, if nothing else is in it."""
     for path in paths(folder):
         path.unlink(missing_ok=True)
+    _sweep(folder)
     with contextlib.suppress(OSError):
         folder.rmdir()
 
