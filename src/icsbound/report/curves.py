@@ -31,7 +31,7 @@ def differences(study: Study) -> Figure | None:
     contrasts = list(dict.fromkeys(data["contrast"]))
     base = alt.Chart(TABLE).encode(y=alt.Y("contrast:N", title=None, sort=contrasts), color=arm_colour(study, data))
     mean_only, seeds_only = (base.transform_filter(f"datum.what {sign} 'mean'") for sign in ("==", "!="))
-    x = alt.X("points:Q", title="difference of accuracy in percentage points", axis=alt.Axis(tickCount=8))
+    x = alt.X("points:Q", title="accuracy difference in points of %", axis=alt.Axis(tickCount=8))
     tip = tips("contrast", "what", form="+.2f", points="points", low="from", high="to")
     bars = mean_only.mark_rule(size=5, opacity=0.45).encode(x=alt.X("low:Q"), x2="high:Q", tooltip=tip)
     chart = alt.layer(
@@ -104,7 +104,9 @@ def _curve(study: Study, column: str, title: str, factor: float, log: bool) -> t
     """Mean over seeds and the band from the lowest to the highest seed."""
     groups = st.binned(study.epochs, "epoch", 400).groupby(["arm", "epoch"], sort=False)
     data = groups[column].agg(["mean", "min", "max"]).mul(factor).join(groups["seed"].nunique()).reset_index()
-    x = alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False, padding=6))
+    epochs = sorted(data["epoch"].unique().tolist())
+    ticks = alt.Axis(values=epochs[:: 1 + len(epochs) // 9], format="d")
+    x = alt.X("epoch:Q", axis=ticks, scale=alt.Scale(nice=False, padding=6))
     y = alt.Y(
         "min:Q",
         title=title,
@@ -142,7 +144,7 @@ def alpha(study: Study) -> Figure | None:
     tip = tips("arm", "layer", "step", mean="mean", low="lowest channel", high="highest channel")
     chart = (
         alt.layer(
-            base.mark_area(opacity=0.07, line=False).encode(y=y, y2="high:Q"),
+            base.mark_area(opacity=min(0.08, 0.6 / len(layers)), line=False).encode(y=y, y2="high:Q"),
             base.mark_line(strokeWidth=2, point=dots(16)).encode(y=alt.Y("mean:Q"), tooltip=tip),
             data=TABLE,
         )

@@ -15,6 +15,7 @@ from icsbound.report.runs import Study
 PALETTE = ["#7c8594", "#2f6fde", "#e08a00", "#0f9d77", "#c2468f", "#7a5be0", "#d9482b", "#2a9fc4"]
 TABLE = alt.NamedData("table")
 WIDTH = 640  # pixels of a saved figure; on the page a figure takes the width of its place
+ROOM = alt.param(name="room", value=26)  # characters of a layer's name beside an axis; the page lowers it on a phone
 PANEL = 230  # pixels of one panel of several, in a saved figure
 
 
@@ -60,8 +61,12 @@ def step_axis(steps: pd.Series) -> alt.X:
 
 
 def layer_axis(layers: list[str]) -> alt.Y:
-    """Layers from the input down; with many of them only some are named."""
-    axis = alt.Axis(labelOverlap="greedy", labelSeparation=2)
+    """Layers from the input down; with many of them only some are named, and of a long name its end is shown.
+
+    The chart needs the parameter `ROOM`.
+    """
+    ending = f"length(datum.label) > {ROOM.name} ? '…' + slice(datum.label, 1 - {ROOM.name}) : datum.label"
+    axis = alt.Axis(labelOverlap="greedy", labelSeparation=2, labelExpr=ending)
     return alt.Y("layer:N", sort=layers, title=None, axis=axis)
 
 

@@ -113,7 +113,7 @@ def shift(study: Study, rows: pd.DataFrame, view: str) -> Group | None:
         parts = [f"{tally[v]} {v}" for v in ("lower", "higher", "not resolved") if v in tally]
         text = (
             f"The layers of {arm} moved {times(overall)} as far as those of {control}. First third of the captures: "
-            f"{times(early)}, {early.verdict(1.0)}; last third: {times(late)}, {late.verdict(1.0)}. "
+            f"{_judged(early)}; last third: {_judged(late)}. "
             f"Layer by layer: {listed(parts)}, of {len(layers)}."
         )
         found.append(Finding(text, overall.verdict(1.0)))
@@ -125,6 +125,11 @@ def shift(study: Study, rows: pd.DataFrame, view: str) -> Group | None:
         f"judged together, false discovery rate 5 %. {measure(rows)}"
     )
     return Group(f"How far the layers moved, {view} view", basis, found)
+
+
+def _judged(ratio: st.Interval) -> str:
+    """A ratio with its verdict, where there is an interval to judge by."""
+    return times(ratio) + (f", {ratio.verdict(1.0)}" if ratio.known else "")
 
 
 def course(study: Study, rows: pd.DataFrame, view: str) -> Group:

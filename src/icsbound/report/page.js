@@ -20,7 +20,7 @@ function specOf(name, config) {
   copy.config = structuredClone(config);
   // A figure that is drawn again keeps what the reader chose.
   for (const param of copy.params ?? []) {
-    if (views[name]) param.value = views[name].signal(param.name);
+    if (param.bind && views[name]) param.value = views[name].signal(param.name);
   }
   return copy;
 }
@@ -31,8 +31,9 @@ async function draw(chart) {
   const width = chart.clientWidth;
   const spec = specOf(name, data.page);
   if (width < 500) {
-    spec.config.axisY.labelLimit = 90;
+    spec.config.axisY.labelLimit = 100;
     spec.config.legend.columns = 2;
+    for (const param of spec.params ?? []) if (param.name === "room") param.value = 15;
   }
   const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: { theme: "custom" },
     bind: chart.parentElement.querySelector(".controls") };
@@ -54,6 +55,7 @@ async function draw(chart) {
   const fitting = Math.max(1, Math.min(cells, Math.floor(width / panels)));
   spec.columns = Math.ceil(cells / Math.ceil(cells / fitting)); // 4 panels as 2 × 2 rather than 3 + 1
   spec.spec.width = Math.max(60, Math.floor(width / spec.columns) - 30);
+  spec.config.header.labelLimit = spec.spec.width;
   const taken = await embed();
   spec.spec.width = Math.max(60, Math.floor(spec.spec.width - (taken - width + 4) / spec.columns));
   await embed();

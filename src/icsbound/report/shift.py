@@ -9,6 +9,7 @@ import pandas as pd
 from icsbound.report import statistics as st
 from icsbound.report.figure import (
     PANEL,
+    ROOM,
     TABLE,
     Figure,
     arm_colour,
@@ -53,7 +54,7 @@ def heat(study: Study) -> Figure | None:
         .transform_filter("datum.view == view")
         .properties(width=PANEL, height=layer_step(layers, 18))
         .facet(facet=alt.Facet("arm:N", title=None, sort=study.arms), columns=2)
-        .add_params(menu("view", views))
+        .add_params(ROOM, menu("view", views))
     )
     top = data.loc[data["scale_free"].idxmax()]
     return Figure(
@@ -169,7 +170,7 @@ def ratios(study: Study) -> Figure | None:
         .transform_filter("datum.view == view")
         .properties(width=PANEL, height=layer_step(layers, 20))
         .facet(facet=alt.Facet("contrast:N", title=None, sort=contrasts), columns=2)
-        .add_params(menu("view", views))
+        .add_params(ROOM, menu("view", views))
     )
     lower, higher = (int((data["verdict"] == verdict).sum()) for verdict in ("lower", "higher"))
     return Figure(
