@@ -32,7 +32,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.embed = nn.Embedding(11, 8)
         layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=batch_first)
-        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=batch_first)
         self.head = nn.Linear(8, 3)
         self.axis = 1 if batch_first else 0
 

@@ -95,7 +95,7 @@ def test_transformer(batch_first) -> None:
     model(**probe)
     handle.remove()
     torch.testing.assert_close(found["encoder.layers.1.norm2"], kept[0].mean(1 - axis).detach())
-    everything = capture(model, probe["tokens"], nn.TransformerEncoderLayer, view="pooled", sample_axis=axis)
+    everything = capture(model, probe, nn.TransformerEncoderLayer, view="pooled", sample_axis=axis)
     assert list(everything) == ["encoder.layers.0", "encoder.layers.1"]
 
 
@@ -200,7 +200,9 @@ def test_where_the_sample_is() -> None:
     message = r"sample_axis must be the axis of the 6 inputs in the values of layer 'norm', .* \(3, 6\), got 0"
     with pytest.raises(InputError, match=message):
         capture(model, torch.randn(6, 3))
-    assert capture(model, torch.randn(6, 3), sample_axis=1)["norm"].shape == (6, 3)
+    turned = capture(model, torch.randn(6, 3), sample_axis=1)["norm"]
+    assert turned.shape == (6, 3)
+    assert turned.is_contiguous()  # so that a monitor's state can be saved as it is
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])

@@ -61,8 +61,14 @@ def test_clouds_that_coincide() -> None:
     a = torch.randn(9, 4) + 1e6
     found = cheap_bracket(a, a.clone())
     assert found.paired == found.mean_shift == found.norms == 0
-    constant = torch.full((9, 4), 1e6)
+    constant = torch.full((7, 4), 0.1, dtype=torch.float64)  # whose mean, as a sum, is not 0.1
     assert cheap_bracket(constant, constant).scale == 0
+
+
+def test_a_large_common_offset_costs_no_digits() -> None:
+    a, b = torch.randint(-8, 9, (2, 50, 6)).double()  # exact beside the offset
+    near, far = cheap_bracket(a, b), cheap_bracket(a + 2.0**40, b + 2.0**40)
+    assert dataclasses.asdict(far) == pytest.approx(dataclasses.asdict(near), rel=1e-13)
 
 
 def test_shapes_that_differ() -> None:

@@ -59,6 +59,7 @@ def test_pattern_takes_any_depth() -> None:
         (nn.Conv2d, "got Conv2d, which matches none: there are Classifier, Dropout, Embedding, LayerNorm"),
         (lambda name, module: False, "which matches none of 'Classifier', 'embed'"),
         ([], "layers must select at least one layer, got []"),
+        (int, "layers must hold names, patterns, module types or predicates, got <class 'int'>"),
         ([3], "layers must hold names, patterns, module types or predicates, got 3"),
     ],
 )

@@ -171,6 +171,10 @@ def test_a_state_that_does_not_fit() -> None:
     monitor.step(5)
     with pytest.raises(InputError, match="step must lie above the last measured step, 5, got 5"):
         monitor.step(5)
+    resumed = ICSMonitor(model, probe, every=1)
+    resumed.load_state_dict(monitor.state_dict())
+    with pytest.raises(InputError, match="step must lie above the last measured step, 5, got 4"):
+        resumed.step(4)
     other = ICSMonitor(model, probe, every=1, views=("position",))
     with pytest.raises(
         InputError, match=r"state must hold the views \['position'\] of this monitor, got \['pooled', 's"

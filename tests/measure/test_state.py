@@ -133,12 +133,15 @@ def test_buffers_may_be_restored_while_a_backward_pass_is_due() -> None:
     loss.backward()
 
 
-def test_weights_cast_by_autocast_are_not_kept_without_their_gradient() -> None:
-    model = nn.Linear(4, 4)
+def test_weights_cast_by_autocast_before_a_step_are_not_measured_after_it() -> None:
+    model, x = nn.Linear(4, 4), torch.randn(2, 4)
     with torch.autocast("cpu"):
+        model(x).sum().backward()  # autocast keeps the weights it cast, until its block ends
+        torch.optim.SGD(model.parameters(), lr=1.0).step()
         with untouched(model):
-            assert model(torch.randn(2, 4)).dtype == torch.bfloat16
-        model(torch.randn(2, 4)).sum().backward()
+            found = model(x)
+    with torch.autocast("cpu"):
+        assert torch.equal(found, model(x))
     assert model.weight.grad is not None
 
 

@@ -103,7 +103,9 @@ def _matches(selector: Selector, found: dict[str, nn.Module]) -> list[str]:
             near = f"the nearest are {', '.join(map(repr, close))}" if close else f"there are {_listed(list(found))}"
             raise InputError(f"layers must match layers of the model, got {selector!r}, which matches none: {near}")
         return names
-    if isinstance(selector, type) and issubclass(selector, nn.Module):
+    if isinstance(selector, type):
+        if not issubclass(selector, nn.Module):
+            fail("layers", "hold names, patterns, module types or predicates", selector)
         names = [name for name, module in found.items() if isinstance(module, selector)]
         if not names:
             kinds = sorted({type(module).__name__ for module in found.values()})

@@ -21,10 +21,10 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
     Put back: the attributes of every submodule (training mode, hooks, lists and dictionaries held directly), the
     contents of buffers and of other tensors that are not parameters, every random state (torch on all devices,
-    generators held by the model, NumPy, Python), autocast, and the switches set here for the block: gradients off,
-    compiled code run as plain Python (so that hooks see every layer, and nothing is compiled anew), fused
-    transformer kernels off (they would pass over the layers inside), and the cache of autocast off (weights cast
-    without gradients would be handed to the next training step).
+    generators held by the model, NumPy, Python), autocast, and the switches set here for the block: gradients off;
+    compiled code run as plain Python, so that hooks see every layer and nothing is compiled anew; fused transformer
+    kernels off, which would pass over the layers inside and hand on nested tensors; the cache of autocast off, which
+    would still hold the weights as they were before an optimizer's step in the same autocast block.
     """
     modules = [_Module(module) for module in model.modules()]
     with ExitStack() as stack:
@@ -47,20 +47,19 @@ class _Module:
         self.dicts = [(held, dict(held)) for held in self.saved.values() if isinstance(held, dict)]
         self.lists = [(held, list(held)) for held in self.saved.values() if isinstance(held, list)]
         tensors = [*module._buffers.values(), *self.saved.values()]
-        # A tensor made in inference mode cannot be written to outside of it, so it needs no copy.
         self.tensors = [
             (held, held.detach().clone())
             for held in tensors
-            if isinstance(held, torch.Tensor) and not isinstance(held, nn.Parameter) and not held.is_inference()
+            if isinstance(held, torch.Tensor) and not isinstance(held, nn.Parameter)
         ]
 
     def restore(self) -> None:
         for mapping, saved in [(self.attributes, self.saved), *self.dicts]:
             _restore(mapping, saved)
-        for held, content in self.lists:
-            held[:] = content
-        for tensor, content in self.tensors:
-            tensor.data.copy_(content)  # through .data: autograd's version counter stays where it is
+        for sequence, content in self.lists:
+            sequence[:] = content
+        for tensor, values in self.tensors:
+            tensor.data.copy_(values)  # through .data: autograd's version counter stays where it is
 
 
 def _restore(mapping: MutableMapping[Any, Any], saved: dict[Any, Any]) -> None:
@@ -74,7 +73,7 @@ def _restore(mapping: MutableMapping[Any, Any], saved: dict[Any, Any]) -> None:
 @contextmanager
 def _random_states(model: nn.Module) -> Iterator[None]:
     generators = [torch.default_generator]
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         generators += torch.cuda.default_generators
     for module in model.modules():
         generators += [held for held in vars(module).values() if isinstance(held, torch.Generator)]
