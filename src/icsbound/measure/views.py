@@ -83,6 +83,7 @@ def draws(n: int, seed: int) -> torch.Tensor:
 def projection(d: int, dimension: int, seed: int) -> torch.Tensor:
     """A float64 matrix (d, min(dimension, d)) of random orthonormal columns, uniformly distributed, on the CPU."""
     draw = torch.randn(d, min(dimension, d), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    basis: torch.Tensor
     basis, triangle = torch.linalg.qr(draw)
     basis *= triangle.diagonal().sign()  # with the signs of QR's diagonal removed the law is uniform
     return basis
