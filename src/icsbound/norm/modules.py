@@ -8,18 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parameter import is_lazy
 
 from icsbound import _check
 from icsbound._check import InputError
 from icsbound.norm import functional, interpolation, settings, synchronized
 
 
-class _UnitizedBatchNorm(_NormBase):
+class UnitizedBatchNorm(_NormBase):
+    """What the layers of every rank share; see `UnitizedBatchNorm2d`."""
+
     # Not a `_BatchNorm`: tools that replace batch norms (`nn.SyncBatchNorm.convert_sync_batchnorm`) or fold them
     # into a convolution would drop α without a word. As a `_NormBase` it keeps the buffers and their handling.
 
     _ranks: tuple[int, ...]
     alpha: nn.Parameter
+    _converted_from: type[nn.Module] | None = None  # what `convert` replaced, for `revert`
 
     def __init__(
         self,
@@ -173,20 +177,21 @@ class _UnitizedBatchNorm(_NormBase):
         own = [name for name, t in (*self._parameters.items(), *self._buffers.items()) if t is not None]
         others = [prefix + name for name in own if name not in ("alpha", "num_batches_tracked")]
         if prefix + "alpha" not in state_dict and all(key in state_dict for key in others):
-            initial = torch.full_like(self.alpha, self.alpha_init, requires_grad=False)
-            if initial.is_meta and others:  # to be assigned, not copied: where the rest of the checkpoint lies
-                initial = torch.full_like(state_dict[others[0]], self.alpha_init)
+            # An α without storage or shape as yet takes those of the rest of the checkpoint.
+            hollow = is_lazy(self.alpha) or self.alpha.is_meta
+            like = state_dict[others[0]] if hollow and others else self.alpha
+            initial = torch.full_like(like, self.alpha_init, requires_grad=False)
             state_dict = {**state_dict, prefix + "alpha": initial}
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-class UnitizedBatchNorm1d(_UnitizedBatchNorm):
+class UnitizedBatchNorm1d(UnitizedBatchNorm):
     """Batch normalization with unitized outputs, for (N, C) or (N, C, L) input. See `UnitizedBatchNorm2d`."""
 
     _ranks = (2, 3)
 
 
-class UnitizedBatchNorm2d(_UnitizedBatchNorm):
+class UnitizedBatchNorm2d(UnitizedBatchNorm):
     r"""Batch normalization that rescales each sample's normalized output towards norm κ, for (N, C, H, W) input.
 
     .. math::
@@ -240,7 +245,7 @@ class UnitizedBatchNorm2d(_UnitizedBatchNorm):
     _ranks = (4,)
 
 
-class UnitizedBatchNorm3d(_UnitizedBatchNorm):
+class UnitizedBatchNorm3d(UnitizedBatchNorm):
     """Batch normalization with unitized outputs, for (N, C, D, H, W) input. See `UnitizedBatchNorm2d`."""
 
     _ranks = (5,)

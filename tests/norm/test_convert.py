@@ -1,0 +1,428 @@
+"""Whole models converted and reverted: what they compute, and everything that was attached to them, stays."""
+
+import copy
+import re
+import warnings
+
+import pytest
+import torch
+from foreign import BatchNormAct2d, FrozenBatchNorm2d, FrozenBatchNormAct2d
+from problems import assert_near
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+
+from icsbound._check import InputError
+from icsbound.norm import (
+    LazyUnitizedBatchNorm2d,
+    UnitizedBatchNorm1d,
+    UnitizedBatchNorm2d,
+    UnitizedBatchNorm3d,
+    UnitizedBatchNormAct2d,
+    UnitizedFrozenBatchNorm2d,
+    UnitizedFrozenBatchNormAct2d,
+    UnitizedSyncBatchNorm,
+    convert,
+    revert,
+    survey,
+)
+
+
+class Net(nn.Module):
+    """Batch norms at several depths, one used twice, and one whose weight is another's."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(2, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+        self.body = nn.Conv2d(4, 4, 1)
+        self.norm = nn.BatchNorm2d(4, eps=1e-2, momentum=None)
+        self.again = self.norm
+        self.tied = nn.BatchNorm2d(4, momentum=0.3)
+        self.tied.weight = self.norm.weight
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(36, 5), nn.BatchNorm1d(5, affine=False))
+
+    def forward(self, x):
+        x = self.norm(self.body(self.stem(x)))
+        return self.head(self.tied(self.again(x)))
+
+
+def trained(net, shape=(6, 2, 5, 5)):
+    """`net` with running statistics and parameters away from their initial values."""
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    for _ in range(3):
+        net(torch.randn(shape, dtype=next(net.parameters()).dtype))
+    return net
+
+
+def assert_same(found, wanted, x, tolerance=1e-12):
+    """Evaluation, then a training step: outputs, gradients of all parameters that both have, and buffers."""
+    found, wanted = copy.deepcopy(found), copy.deepcopy(wanted)
+    for training in (False, True):
+        assert_near(found.train(training)(x), wanted.train(training)(x), tolerance)
+    for net in (found, wanted):
+        net(x).square().sum().backward()
+    theirs = dict(wanted.named_parameters())
+    for name, p in found.named_parameters():
+        if not name.endswith("alpha"):
+            assert_near(p.grad, theirs.pop(name).grad, 100 * tolerance)
+    assert not theirs
+    buffers = dict(found.named_buffers())
+    for name, b in wanted.named_buffers():
+        assert_near(buffers[name].double(), b.double(), tolerance)
+
+
+def test_a_network_computes_what_it_computed_before_and_comes_back():
+    net = trained(Net().double())
+    original = copy.deepcopy(net)
+    x = torch.randn(6, 2, 5, 5).double()
+    assert survey(net).convertible == {
+        "stem.1": "BatchNorm2d",
+        "norm": "BatchNorm2d",
+        "tied": "BatchNorm2d",
+        "head.2": "BatchNorm1d",
+    }
+    assert convert(net) is net
+    assert not survey(net).convertible
+    assert [type(m) for m in (net.stem[1], net.norm, net.head[2])] == [
+        UnitizedBatchNorm2d,
+        UnitizedBatchNorm2d,
+        UnitizedBatchNorm1d,
+    ]
+    assert_same(net, original, x)
+    assert revert(net) is net
+    assert_same(net, original, x, 1e-15)
+    assert repr(net) == repr(original)
+    assert net.state_dict().keys() == original.state_dict().keys()
+
+
+def test_the_same_tensors_go_on_being_used():
+    net = trained(Net())
+    before = {**dict(net.named_parameters(remove_duplicate=False)), **dict(net.named_buffers(remove_duplicate=False))}
+    for change in (convert, revert):
+        change(net)
+        after = {
+            **dict(net.named_parameters(remove_duplicate=False)),
+            **dict(net.named_buffers(remove_duplicate=False)),
+        }
+        assert all(after[name] is tensor for name, tensor in before.items())
+        assert net.norm is net.again
+        assert net.tied.weight is net.norm.weight
+
+
+def test_an_optimizer_goes_on():
+    net, x = trained(Net()), torch.randn(6, 2, 5, 5)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(2):
+        optimizer.zero_grad()
+        net(x).square().sum().backward()
+        before = net.norm.weight.detach().clone()
+        optimizer.step()
+        assert not torch.equal(net.norm.weight, before)
+        convert(net)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_mode_dtype_and_gradients_wanted_are_kept(dtype):
+    net = Net().to(dtype)
+    net.norm.eval()
+    net.stem[1].requires_grad_(False)
+    convert(net)
+    assert [m.training for m in (net.stem[1], net.norm, net.tied)] == [True, False, True]
+    assert [m.alpha.requires_grad for m in (net.stem[1], net.norm, net.head[2])] == [False, True, True]
+    assert all(m.alpha.dtype == dtype for m in (net.stem[1], net.norm, net.head[2]))
+    assert (net.norm.eps, net.norm.momentum, net.tied.momentum) == (1e-2, None, 0.3)
+    assert net.norm.settings.norm_eps == 1e-2
+
+
+def test_device_is_kept_where_the_layer_has_no_tensor_of_its_own():
+    net = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3, affine=False, track_running_stats=False)).to("meta")
+    assert convert(net)[1].alpha.device.type == "meta"
+
+
+def test_hooks_and_marks_of_users_are_kept():
+    net, seen = Net(), []
+    handle = net.norm.register_forward_hook(lambda module, inputs, output: seen.append(type(module)))
+    net.norm.mark = "mine"
+    x = torch.randn(6, 2, 5, 5)
+    for change, kind in ((convert, UnitizedBatchNorm2d), (revert, nn.BatchNorm2d)):
+        change(net)
+        net(x)
+        assert net.norm.mark == "mine"
+        assert seen == [kind, kind]
+        seen.clear()
+    handle.remove()
+    net(x)
+    assert not seen
+
+
+def test_a_batch_norm_itself():
+    bn = nn.BatchNorm3d(3)
+    layer = convert(bn, alpha_init=0.5, scope="position")
+    assert type(layer) is UnitizedBatchNorm3d
+    assert layer.alpha.tolist() == [0.5] * 3
+    assert layer.settings.scope == "position"
+    assert type(revert(layer, exact=False)) is nn.BatchNorm3d
+
+
+def test_bias_alone_may_be_missing():
+    net = trained(nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3, bias=False)).double())
+    original = copy.deepcopy(net)
+    assert_same(convert(net), original, torch.randn(6, 2, 5, 5).double())
+    assert revert(net)[1].bias is None
+
+
+def test_synchronized():
+    bn = nn.SyncBatchNorm(3)
+    bn.running_mean.fill_(0.5)
+    net = convert(nn.Sequential(bn))
+    assert type(net[0]) is UnitizedSyncBatchNorm
+    assert net[0].process_group == "world"
+    for shape in ((4, 3), (4, 3, 2), (4, 3, 2, 2), (4, 3, 2, 2, 2)):  # one class for every rank, as before
+        x = torch.randn(shape)
+        assert_near(net.eval()(x), nn.functional.batch_norm(x, bn.running_mean, bn.running_var), 1e-6)
+    back = revert(net)[0]
+    assert type(back) is nn.SyncBatchNorm
+    assert back.process_group is None
+    alone = convert(nn.SyncBatchNorm(3), process_group=None)
+    assert alone.train()(torch.randn(4, 3)).shape == (4, 3)
+    assert type(revert(convert(nn.BatchNorm2d(3), process_group="world"))) is nn.SyncBatchNorm
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
+def test_lazy_ones_before_and_after_their_first_input():
+    x = torch.randn(6, 2, 5, 5)
+    net = nn.Sequential(nn.Conv2d(2, 3, 1), nn.LazyBatchNorm2d(eps=1e-2, momentum=0.3))
+    convert(net, alpha_init=0.25, interpolation="geometric")
+    assert type(net[1]) is LazyUnitizedBatchNorm2d
+    net(x)
+    assert type(net[1]) is UnitizedBatchNorm2d
+    assert (net[1].num_features, net[1].eps, net[1].momentum) == (3, 1e-2, 0.3)
+    assert net[1].alpha.tolist() == [0.25] * 3
+    net(x).sum().backward()
+    assert net[1].alpha.grad is not None
+
+    unused = revert(convert(nn.LazyBatchNorm2d(eps=1e-2)))
+    assert type(unused) is nn.LazyBatchNorm2d
+    assert unused.eps == 1e-2
+
+    plain = nn.Sequential(nn.LazyBatchNorm1d(affine=False), nn.LazyBatchNorm3d(track_running_stats=False))
+    convert(plain)
+    assert_near(plain[0](x[:, :, 0, 0]), nn.BatchNorm1d(2)(x[:, :, 0, 0]), 1e-6)
+    assert_near(plain[1](x[..., None]), nn.BatchNorm3d(2)(x[..., None]), 1e-6)
+    assert type(revert(plain)[0]) is nn.BatchNorm1d
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
+def test_a_lazy_one_loads_a_batch_norm_checkpoint():
+    bn = nn.BatchNorm2d(3)
+    bn(torch.randn(4, 3, 2, 2))
+    layer = LazyUnitizedBatchNorm2d(alpha_init=0.25)
+    layer.load_state_dict(bn.state_dict())
+    assert torch.equal(layer.running_mean, bn.running_mean)
+    assert layer.alpha.tolist() == [0.25] * 3
+
+
+def test_frozen_statistics_of_torchvision():
+    bn = FrozenBatchNorm2d(3, eps=1e-3)
+    for b in bn.buffers():
+        b.uniform_(0.5, 2)
+    net, original = nn.Sequential(nn.Conv2d(2, 3, 1), bn), copy.deepcopy(bn)
+    convert(net).train()
+    x = torch.randn(6, 3, 4, 4)
+    assert type(net[1]) is UnitizedFrozenBatchNorm2d
+    assert not net[1].training
+    assert not any(p.requires_grad for p in net[1].parameters())
+    assert_near(net[1](x), original(x), 1e-6)
+    assert net[1].running_mean is bn.running_mean
+    revert(net)
+    assert type(net[1]) is FrozenBatchNorm2d
+    assert net[1].state_dict().keys() == original.state_dict().keys()
+    assert torch.equal(net[1](x), original(x))
+    assert not list(net[1].parameters())
+
+
+def test_batch_norm_with_activation_of_timm():
+    net = trained(nn.Sequential(nn.Conv2d(2, 4, 1), BatchNormAct2d(4)).double())
+    original, keys = copy.deepcopy(net), list(net.state_dict())
+    convert(net)
+    assert type(net[1]) is UnitizedBatchNormAct2d
+    assert [k for k in net.state_dict() if not k.endswith("alpha")] == keys
+    x = torch.randn(6, 2, 3, 3).double()
+    assert_near(net.eval()(x), original.eval()(x), 1e-12)
+    for model in (net, original):
+        model.train()
+        torch.manual_seed(1)  # dropout
+        model.y = model(x)
+    assert_near(net.y, original.y, 1e-12)
+    assert type(revert(net)[1]) is BatchNormAct2d
+    assert_near(net.eval()(x), original.eval()(x), 1e-13)
+
+    frozen = FrozenBatchNormAct2d(4)
+    layer = convert(nn.Sequential(copy.deepcopy(frozen)))[0].train()
+    assert type(layer) is UnitizedFrozenBatchNormAct2d
+    assert (layer.training, layer.drop.training) == (False, True)
+    x = torch.randn(3, 4, 2, 2)
+    assert_near(layer(x), frozen(x), 1e-6)
+    assert type(revert(layer)) is FrozenBatchNormAct2d
+
+
+class Renormalized(nn.BatchNorm2d):
+    """Stands for a subclass whose forward pass does something of its own."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def odd_ones():
+    patched = nn.BatchNorm2d(3)
+    patched.forward = lambda x: x
+    return nn.Sequential(
+        nn.BatchNorm2d(3),
+        Renormalized(3),
+        patched,
+        parametrizations.spectral_norm(nn.Linear(3, 3)),
+        nn.InstanceNorm2d(3),
+    )
+
+
+def test_others_are_left_alone_and_reported():
+    net = odd_ones()
+    with pytest.warns(UserWarning, match="2 batch norms were left as they are") as record:
+        convert(net)
+    assert str(record[0].message) == (
+        f"2 batch norms were left as they are: '1' (a {__name__}.Renormalized, which may do more than batch norm), "
+        "'2' (its forward was replaced on the instance)"
+    )
+    assert record[0].filename == __file__
+    assert [type(m) for m in net] == [
+        UnitizedBatchNorm2d,
+        Renormalized,
+        nn.BatchNorm2d,
+        type(net[3]),
+        nn.InstanceNorm2d,
+    ]
+
+
+def test_strict_refuses_them_and_changes_nothing():
+    net = odd_ones()
+    with pytest.raises(InputError, match=r"with strict=True, got 2 others: '1' \(a .*Renormalized") as error:
+        convert(net, strict=True)
+    assert str(error.value).startswith("model must hold only batch norms of known kinds")
+    assert type(net[0]) is nn.BatchNorm2d
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert type(convert(Net(), strict=True).norm) is UnitizedBatchNorm2d
+
+
+def test_a_reparametrized_batch_norm_is_left_alone():
+    bn = nn.BatchNorm2d(3)
+    prune.l1_unstructured(bn, "weight", amount=1)
+    found = survey(nn.Sequential(bn, nn.Sequential(nn.BatchNorm1d(2))))
+    assert found.left == {"0": "it holds weight_mask, weight_orig: a reparametrization that would be lost"}
+    assert found.convertible == {"1.0": "BatchNorm1d"}
+
+
+def test_convert_sync_batchnorm_does_not_drop_alpha():
+    # torch's conversion knows `_BatchNorm` only and keeps of it what `nn.SyncBatchNorm` has.
+    net = nn.Sequential(
+        UnitizedBatchNorm2d(3, alpha_init=0.7), nn.Sequential(nn.BatchNorm2d(3)), UnitizedBatchNormAct2d(3)
+    )
+    unitized = net[0], net[2]
+    net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    assert (net[0], net[2]) == unitized
+    assert net[0].alpha.tolist() == pytest.approx([0.7] * 3)
+    assert type(net[1][0]) is nn.SyncBatchNorm
+
+
+REFUSALS = {
+    "no model": (lambda: convert("resnet"), "model must be a torch.nn.Module, got 'resnet'"),
+    "taken": (
+        lambda: convert(Net(), eps=1e-3),
+        "settings must leave eps to each batch norm, got eps=0.001",
+    ),
+    "activation": (
+        lambda: convert(Net(), activation="relu"),
+        "settings must leave activation out, for a converted network computes what it did before, "
+        "got activation='relu'",
+    ),
+    "unknown": (
+        lambda: convert(Net(), scop="batch"),
+        "settings must be among interpolation, scope, target, alpha_init, alpha_range, norm_eps, process_group, "
+        "shrink_only, variance, debias, got 'scop' (did you mean 'scope'?)",
+    ),
+    "value": (
+        lambda: convert(Net(), alpha_init=2.0),
+        "alpha_init must lie in alpha_range = [0, 1], got 2.0",
+    ),
+    "revert, alpha": (
+        lambda: revert(convert(Net(), alpha_init=0.5)),
+        "model must be the same network without unitization to be reverted, got 4 layers that differ from batch norm: "
+        "'stem.1' (alpha up to 0.5), 'norm' (alpha up to 0.5), 'tied' (alpha up to 0.5), 'head.2' (alpha up to 0.5); "
+        "pass exact=False to drop the difference",
+    ),
+    "revert, variance": (
+        lambda: revert(convert(nn.Sequential(nn.BatchNorm2d(2)), variance="published")),
+        "model must be the same network without unitization to be reverted, got 1 layers that differ from batch norm: "
+        "'0' (variance='published'); pass exact=False to drop the difference",
+    ),
+    "revert, debias": (
+        lambda: revert(UnitizedBatchNorm2d(2, alpha_init=0.0, debias=True)),
+        "model must be the same network without unitization to be reverted, got 1 layers that differ from batch norm: "
+        "'UnitizedBatchNorm2d' (debias=True); pass exact=False to drop the difference",
+    ),
+    "revert, unknown": (
+        lambda: revert(nn.Sequential(type("Mine", (UnitizedBatchNorm2d,), {})(2))),
+        "model must hold only unitized layers of known classes to be reverted, got '0' (Mine)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusal(case):
+    act, message = REFUSALS[case]
+    with pytest.raises(InputError) as error:
+        act()
+    assert str(error.value) == message
+
+
+def test_a_refused_conversion_changes_nothing():
+    net = convert(Net(), alpha_init=0.5)
+    with pytest.raises(InputError):
+        revert(net)
+    assert type(net.norm) is UnitizedBatchNorm2d
+    plain = Net()
+    with pytest.raises(InputError):
+        convert(plain, alpha_init=2.0)
+    assert type(plain.norm) is nn.BatchNorm2d
+
+
+def test_scripted_models_are_refused():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.script(nn.Sequential(nn.BatchNorm2d(3)))
+    with pytest.raises(InputError, match=re.escape("model must not be scripted, got a torch.jit.ScriptModule")):
+        convert(scripted)
+
+
+def test_reverting_on_ones_word():
+    net = trained(convert(Net(), alpha_init=0.5))
+    revert(net, exact=False)
+    assert type(net.norm) is nn.BatchNorm2d
+    assert net.norm is net.again
+
+
+def test_a_fused_relu_becomes_a_module():
+    layer = UnitizedBatchNorm2d(3, alpha_init=0.0, activation="relu").double()
+    x = torch.randn(4, 3, 2, 2).double()
+    wanted = layer(x)
+    back = revert(nn.Sequential(copy.deepcopy(layer)))[0]
+    assert [type(m) for m in back] == [nn.BatchNorm2d, nn.ReLU]
+    assert_near(back(x), wanted, 1e-13)
+
+
+def test_an_alpha_below_its_range_counts_as_zero():
+    layer = UnitizedBatchNorm2d(3, alpha_init=0.0)
+    with torch.no_grad():
+        layer.alpha.fill_(-0.1)  # as an optimizer may leave it
+    assert type(revert(layer)) is nn.BatchNorm2d
