@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,13 +51,18 @@ def default_jobs(tasks: Sequence[Task]) -> int:
 
 
 def run(
-    tasks: Sequence[Task], *, jobs: int | None = None, progress: Progress = quiet, again: str = "the same command"
+    tasks: Sequence[Task],
+    *,
+    jobs: int | None = None,
+    progress: Progress = quiet,
+    again: str = "the same command",
+    finished: Callable[[Task, records.ResultRecord], None] = lambda task, result: None,
 ) -> list[records.ResultRecord]:
     """Train all `tasks`, `jobs` side by side (default `default_jobs`), and return their results in order.
 
-    Finished runs are not run again. Ctrl-C or SIGTERM: every run under way writes a checkpoint, then
-    KeyboardInterrupt (or SystemExit 143) says how to go on, by `again`. A run that fails does not stop the others:
-    `Failed` is raised when they are done.
+    Finished runs are not run again; `finished` is called with each result as soon as there is one. Ctrl-C or SIGTERM:
+    every run under way writes a checkpoint, then KeyboardInterrupt (or SystemExit 143) says how to go on, by `again`.
+    A run that fails does not stop the others: `Failed` is raised when they are done.
     """
     jobs = default_jobs(tasks) if jobs is None else positive_int("jobs", jobs)
     results: dict[int, records.ResultRecord] = {}
@@ -67,6 +72,7 @@ def run(
             failures[index] = result
         else:
             results[index] = result
+            finished(tasks[index], result)
     if failures:
         reasons = "; ".join(f"{tasks[index].out.name}: {text}" for index, text in sorted(failures.items()))
         raise Failed(f"{len(failures)} of {len(tasks)} runs failed ({reasons})")
@@ -82,10 +88,14 @@ def _stopped(caught: signal.Signals | None, again: str) -> BaseException:
     return KeyboardInterrupt(f"stopped; what was measured is kept; go on with: {again}")
 
 
+def _named(progress: Progress, name: str) -> Progress:
+    return lambda event: progress(dataclasses.replace(event, run=name))
+
+
 def _in_turn(tasks: Sequence[Task], progress: Progress, again: str) -> Iterator[Outcome]:
     for index, task in enumerate(tasks):
         try:
-            yield index, loop.train(task.config, task.out, progress=progress)
+            yield index, loop.train(task.config, task.out, progress=_named(progress, task.out.name))
         except KeyboardInterrupt:
             raise _stopped(signal.SIGINT, again) from None
         except loop.EXPECTED as error:
@@ -163,7 +173,9 @@ def _side_by_side(tasks: Sequence[Task], jobs: int, progress: Progress, again: s
                             workers[-1].give(*waiting.popleft())
                             alive += 1
                 elif "event" in message:
-                    progress(Event(**message["event"]))
+                    assert worker.task is not None
+                    # The folder names a run where arm and seed alone do not.
+                    progress(Event(**{**message["event"], "run": tasks[worker.task].out.name}))
                 else:
                     index, worker.task = worker.task, None
                     assert index is not None

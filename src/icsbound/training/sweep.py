@@ -1,0 +1,131 @@
+"""Arms × batch sizes × seeds: many runs, each by the one loop, and a table with a line for each as soon as it is
+finished.
+
+Like a comparison, but made to grow: it can be stopped anywhere, spread over the jobs of an array, and called again to
+go on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from icsbound._check import InputError, fail, one_of
+from icsbound.records import ResultRecord
+from icsbound.training import devices, loop, pool, results
+from icsbound.training.compare import folder_name
+from icsbound.training.config import TrainConfig, claim, read_json, refuse_another
+from icsbound.training.progress import Progress, quiet
+from icsbound.training.session import Session
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepConfig:
+    """`arms` × `batch_sizes` × `seeds`, each otherwise trained as `base` says.
+
+    With `scale_lr` the learning rate is in proportion to the batch (Goyal et al. 2017, arXiv 1706.02677), from that
+    of `base`.
+    """
+
+    arms: tuple[str, ...]
+    seeds: tuple[int, ...]
+    batch_sizes: tuple[int, ...]
+    base: TrainConfig = field(default_factory=lambda: TrainConfig(threads=1))
+    setting: str = "sweep"
+    phase: str = "explore"
+    scale_lr: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("arms", "seeds", "batch_sizes"):
+            values = getattr(self, name)
+            if not values or len(set(values)) < len(values):
+                fail(name, "name at least one, each once", values)
+        one_of("phase", self.phase, results.PHASES)
+        if self.phase == "confirm" and self.base.split != "test":
+            fail("split", "be 'test' in phase confirm", self.base.split)
+
+    def runs(self) -> dict[str, TrainConfig]:
+        """Folder name -> the run in it, seed by seed."""
+        found: dict[str, TrainConfig] = {}
+        recipe = self.base.recipe
+        for seed in self.seeds:
+            for batch_size in self.batch_sizes:
+                lr = recipe.lr * batch_size / recipe.batch_size if self.scale_lr else recipe.lr
+                scaled = dataclasses.replace(recipe, batch_size=batch_size, lr=lr)
+                for arm in self.arms:
+                    run = dataclasses.replace(self.base, arm=arm, seed=seed, recipe=scaled).resolved()
+                    folder = folder_name(f"{arm}-batch{batch_size}-seed{seed}")
+                    if folder in found:
+                        raise InputError(f"arms must have different names as folders, got two runs for {folder!r}")
+                    found[folder] = run
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """This sweep as plain values of JSON."""
+        own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "base"}
+        shared = self.base.resolved().to_dict()
+        del shared["arm"], shared["seed"]
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in own.items()} | {"base": shared}
+
+    @classmethod
+    def load(cls, folder: str | Path) -> SweepConfig:
+        """The sweep that the ``config.json`` in `folder` describes."""
+        values = read_json(Path(folder) / "config.json")
+        try:
+            own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            return cls(**{**own, "base": TrainConfig.from_dict(values["base"])})
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{folder} must hold the config of a sweep: {error}") from None
+
+
+def sweep(
+    config: SweepConfig,
+    out: str | Path,
+    *,
+    jobs: int | None = None,
+    shard: tuple[int, int] = (1, 1),
+    progress: Progress = quiet,
+) -> list[results.Line]:
+    """Train every run of `config` below `out` and write a line each into ``out/results.jsonl`` when it is finished.
+
+    `shard` = (i, n) takes every n-th run from the i-th on, for job i of n; the jobs may share `out`. Finished runs
+    are not run again, and a line that a killed process had no time for is added. Returns the lines of this shard.
+    Raises as `compare` does.
+    """
+    out = Path(out)
+    index, count = shard
+    if not 1 <= index <= count:
+        fail("shard", "be i/n with 1 <= i <= n", f"{index}/{count}")
+    runs = dict(list(config.runs().items())[index - 1 :: count])
+    refuse_another(out, config.to_dict(), free=("base.data_dir",))
+    # One run of each arm and each batch size is built here, so that what cannot be trained is refused before anything
+    # is written.
+    checked = set[str | int]()
+    for name, run in runs.items():
+        parts = {run.arm, run.recipe.batch_size}
+        if not parts <= checked and loop.finished(out / name) is None:
+            checked |= parts
+            Session(run)
+    claim(out, config.to_dict())
+    table = out / "results.jsonl"
+    known = {line.key for line in results.read(table)}
+    lines: list[results.Line] = []
+
+    def keep(task: pool.Task, result: ResultRecord) -> None:
+        line = results.of_run(
+            task.config,
+            config.setting,
+            config.phase,
+            accuracy=result.accuracy,
+            seconds=result.seconds,
+            versions=devices.versions(),
+        )
+        if line.key not in known:
+            results.append(table, line)
+        lines.append(line)
+
+    tasks = [pool.Task(run, out / name) for name, run in runs.items()]
+    pool.run(tasks, jobs=jobs, progress=progress, again=f"icsbound sweep --resume {out}", finished=keep)
+    return lines
