@@ -114,7 +114,7 @@ def test_shift_verdict_comes_from_the_interval(tmp_path: Path) -> None:
     found = starting(of(tmp_path)["How far the layers moved, pooled view"], "The layers of gn moved ")
     assert found.verdict == "higher"
     assert "(95 % interval " in found.text
-    assert "Layer by layer: 3 higher, of 3." in found.text
+    assert "Layer by layer: all 3 higher." in found.text
 
 
 def test_an_arm_alone_is_described(tmp_path: Path) -> None:

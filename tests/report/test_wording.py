@@ -57,3 +57,9 @@ def test_intervals() -> None:
     assert wording.times(Interval(0.004, math.nan, math.nan, 1)) == "0.0040 times (one seed: no interval)"
     assert wording.change(Interval(1, math.nan, math.nan, 3)) == " (the same at every seed: no interval)"
     assert wording.times(Interval(math.nan, math.nan, math.nan, 0)) == "– times (no pair of finished runs)"
+
+
+def test_an_end_is_never_rounded_onto_the_null() -> None:
+    assert wording.times(Interval(1.1, 1.001, 1.2, 3)) == "1.10 times (95 % interval 1.001 to 1.200)"
+    assert wording.times(Interval(1.2, 0.99996, 1.5, 3)) == "1.20 times (95 % interval 0.99996 to 1.50000)"
+    assert wording.points(Interval(0.01, 0.00004, 0.02, 3)) == "+1.00 points (95 % interval +0.004 to +2.000)"

@@ -100,13 +100,21 @@ def _epochs(study: Study) -> str:
     return f"After each epoch, with stored statistics; {split(study)}; {seeds}."
 
 
+def _completed(study: Study) -> pd.DataFrame:
+    """The epochs' records with `epoch` as the number of epochs that were over, whatever the first one is called."""
+    a_step = {(run.arm, run.seed): run.info.epochs / max(1, run.info.steps) for run in study.runs if run.info}
+    rows = study.epochs
+    factors = [a_step.get(key, float("nan")) for key in zip(rows["arm"], rows["seed"], strict=True)]
+    return rows.assign(epoch=(rows["step"] * factors).round(2).fillna(rows["epoch"]))
+
+
 def _curve(study: Study, column: str, title: str, factor: float, log: bool) -> tuple[alt.LayerChart, pd.DataFrame]:
     """Mean over seeds and the band from the lowest to the highest seed."""
-    groups = st.binned(study.epochs, "epoch", 400).groupby(["arm", "epoch"], sort=False)
+    groups = st.binned(_completed(study), "epoch", 400).groupby(["arm", "epoch"], sort=False)
     data = groups[column].agg(["mean", "min", "max"]).mul(factor).join(groups["seed"].nunique()).reset_index()
     epochs = sorted(data["epoch"].unique().tolist())
     ticks = alt.Axis(values=epochs[:: 1 + len(epochs) // 9], format="d")
-    x = alt.X("epoch:Q", axis=ticks, scale=alt.Scale(nice=False, padding=6))
+    x = alt.X("epoch:Q", title="completed epochs", axis=ticks, scale=alt.Scale(nice=False, padding=6))
     y = alt.Y(
         "min:Q",
         title=title,

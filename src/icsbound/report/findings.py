@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -111,10 +111,11 @@ def shift(study: Study, rows: pd.DataFrame, view: str) -> Group | None:
         layers = st.ratio_by_layer(study, ratios)
         tally = layers["verdict"].value_counts()
         parts = [f"{tally[v]} {v}" for v in ("lower", "higher", "not resolved") if v in tally]
+        by_layer = f"{listed(parts)}, of {len(layers)}" if len(parts) > 1 else f"all {parts[0]}"
         text = (
             f"The layers of {arm} moved {times(overall)} as far as those of {control}. First third of the captures: "
             f"{_judged(early)}; last third: {_judged(late)}. "
-            f"Layer by layer: {listed(parts)}, of {len(layers)}."
+            f"Layer by layer: {by_layer}."
         )
         found.append(Finding(text, overall.verdict(1.0)))
     if not found:
@@ -169,12 +170,16 @@ def exactness(study: Study) -> Group:
             continue
         below, rows = int((ratios < 1 - 1e-9).sum()), main.loc[ratios.index]
         by_seed = (100 * (1 - ratios)).groupby([rows["arm"], rows["seed"]]).mean()
-        means = {arm: st.student(by_seed[arm]) for arm in study.arms if arm in by_seed.index}
-        each = [f"{number(m.mean, 2)} %{change(m, ' %', 2)} in {arm}" for arm, m in means.items()]
+        means = {arm: st.student(by_seed[arm]) for arm in study.arms_in(rows)}
+        # No distance exceeds the paired displacement, so no interval needs to reach below 0.
+        means = {arm: replace(mean, low=max(mean.low, 0.0)) for arm, mean in means.items()}
+        each = [f"{number(mean.mean, 2)} %{change(mean, ' %', 2)} in {arm}" for arm, mean in means.items()]
+        if max(mean.mean for mean in means.values()) < 0.05:
+            each = ["less than 0.05 % in every arm"]
         text = (
             f"In the {view} view EM is smaller than the paired displacement in {below:,} of "
-            f"{count(len(ratios), 'distance')}: "
-            f"on average by {listed(each, 8)}; at most by {number(100 * (1 - ratios.min()), 2)} %."
+            f"{count(len(ratios), 'distance')}: on average by {listed(each, 8)}; at most by "
+            f"{number(100 * (1 - ratios.min()), 2)} %."
         )
         if not below:
             text = (

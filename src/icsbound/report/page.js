@@ -135,7 +135,7 @@ document.addEventListener("click", (event) => {
     sort(button.parentElement);
   }
 });
-addEventListener("beforeprint", () => document.querySelectorAll("details:not(.table)").forEach((d) => (d.open = true)));
+addEventListener("beforeprint", () => (document.querySelector(".terms").open = true));
 let waiting, seen = innerWidth;
 addEventListener("resize", () => {
   if (innerWidth === seen) return; // a phone's address bar changes the height alone

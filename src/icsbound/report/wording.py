@@ -52,18 +52,20 @@ def listed(names: list[str], limit: int = 6) -> str:
 
 def points(interval: Interval) -> str:
     """A difference of accuracies with its interval, in percentage points."""
-    text = f"{signed(100 * interval.mean)} points"
-    if interval.known:
-        return text + f" (95 % interval {signed(100 * interval.low)} to {signed(100 * interval.high)})"
-    return text + _unknown(interval)
+    mean, low, high = (100 * value for value in (interval.mean, interval.low, interval.high))
+    if not interval.known:
+        return f"{signed(mean)} points{_unknown(interval)}"
+    decimals = _decimals(low, high, 0.0)
+    return f"{signed(mean)} points (95 % interval {signed(low, decimals)} to {signed(high, decimals)})"
 
 
 def times(interval: Interval) -> str:
     """A ratio with its interval."""
-    text = f"{_ratio(interval.mean)} times"
-    if interval.known:
-        return text + f" (95 % interval {_ratio(interval.low)} to {_ratio(interval.high)})"
-    return text + _unknown(interval)
+    if not interval.known:
+        return f"{_ratio(interval.mean)} times{_unknown(interval)}"
+    decimals = _decimals(interval.low, interval.high, 1.0)
+    low, high = _ratio(interval.low, decimals), _ratio(interval.high, decimals)
+    return f"{_ratio(interval.mean)} times (95 % interval {low} to {high})"
 
 
 def change(interval: Interval, unit: str = "", digits: int = 3) -> str:
@@ -73,9 +75,15 @@ def change(interval: Interval, unit: str = "", digits: int = 3) -> str:
     return _unknown(interval)
 
 
-def _ratio(value: float) -> str:
-    """A ratio near 1 with two decimals, any other with two digits."""
-    return f"{value:.2f}" if 0.095 <= value < 100 else number(value, 2)
+def _ratio(value: float, decimals: int = 2) -> str:
+    """A ratio near 1 with some decimals, any other with two digits."""
+    return f"{value:.{decimals}f}" if 0.095 <= value < 100 else number(value, 2)
+
+
+def _decimals(low: float, high: float, null: float) -> int:
+    """Two decimals, or as many more as it takes that no end of an interval is written as `null` without being it."""
+    ends = [abs(end - null) for end in (low, high) if end != null]
+    return next((k for k in (2, 3, 4) if min(ends, default=1.0) >= 0.5 * 10.0**-k), 5)
 
 
 def _unknown(interval: Interval) -> str:
@@ -96,7 +104,7 @@ def measure(distances: pd.DataFrame) -> str:
     low, high = distances["d"].min(), distances["d"].max()
     d = f"{low:,}" if low == high else f"{low:,} to {high:,}"
     n = listed([f"{n:,}" for n in sorted(distances["n"].unique())])
-    return f"n = {n}, d = {d}; {listed(sorted(distances['estimator'].unique()))}."
+    return f"n = {n}, d = {d}; {'; '.join(sorted(distances['estimator'].unique()))}."
 
 
 def some(shown: list[str], names: list[str]) -> str:
