@@ -119,7 +119,7 @@ def _curve(study: Study, column: str, title: str, factor: float, log: bool) -> t
         "min:Q",
         title=title,
         scale=alt.Scale(type="log") if log else alt.Scale(zero=False),
-        axis=alt.Axis(tickCount=4, format=".2~g") if log else alt.Axis(tickCount=6),
+        axis=alt.Axis(tickCount=4, format=".3~g") if log else alt.Axis(tickCount=6),
     )
     base = alt.Chart(TABLE).encode(x=x, color=arm_colour(study, data, legend=True))
     tip = tips("arm", "epoch", form=".4~g", mean="mean", min="lowest", max="highest", seed="seeds")
@@ -164,7 +164,7 @@ def alpha(study: Study) -> Figure | None:
         name="alpha",
         section="alpha",
         title="Alpha during training",
-        reading="Line: mean over a layer's channels, dark near the input, bright near the output; band: lowest to "
+        reading="Line: mean over a layer's channels, blue near the input, red near the output; band: lowest to "
         "highest "
         "channel. 0 is batch normalization, 1 full unitization; a flat line has not learned.",
         basis=f"Mean over {count(rows['seed'].nunique(), 'seed')}.{some(layers, names)}",

@@ -31,9 +31,9 @@ async function draw(chart) {
   const width = chart.clientWidth;
   const spec = specOf(name, data.page);
   if (width < 500) {
-    spec.config.axisY.labelLimit = 100;
+    spec.config.axisY.labelLimit = 110;
     spec.config.legend.columns = 2;
-    for (const param of spec.params ?? []) if (param.name === "room") param.value = 15;
+    for (const param of spec.params ?? []) if (param.name === "room") param.value = 18;
   }
   const options = { mode: "vega-lite", renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: { theme: "custom" },
     bind: chart.parentElement.querySelector(".controls") };

@@ -40,7 +40,7 @@ def heat(study: Study) -> Figure | None:
         "scale_free:Q",
         title="scale-free ICS",
         scale=alt.Scale(scheme="viridis", type="sqrt"),
-        legend=alt.Legend(orient="top", gradientLength=200, format=".2~g", tickCount=4),
+        legend=alt.Legend(orient="top", gradientLength=200, format=".3~g", tickCount=4),
     )
     chart = (
         alt.Chart(TABLE)
@@ -102,7 +102,7 @@ def bracket(study: Study) -> Figure | None:
     base = alt.Chart().encode(x=step_axis(data["step_b"]), color=arm_colour(study, data))
     # A layer that stood still once has no logarithm.
     scale = alt.Scale(type="log" if (data["low"] > 0).all() else "sqrt", nice=False, padding=6)
-    y = alt.Y("low:Q", title="shift / spread", scale=scale, axis=alt.Axis(tickCount=4, format=".2~g"))
+    y = alt.Y("low:Q", title="shift / spread", scale=scale, axis=alt.Axis(tickCount=4, format=".3~g"))
     tip = tips("layer", step_b="step", ics="EM", low="lower bound", high="upper bound", moments="independent coupling")
     chart = (
         alt.layer(
@@ -155,7 +155,7 @@ def ratios(study: Study) -> Figure | None:
         "ratio:Q",
         title="ratio of scale-free ICS (log scale)",
         scale=alt.Scale(type="log", domain=_reach(data), clamp=True, nice=False),
-        axis=alt.Axis(format=".2~g", tickCount=5),
+        axis=alt.Axis(format=".3~g", tickCount=5),
     )
     tip = tips("contrast", "layer", "verdict", ratio="ratio", low="from", high="to")
     bars = base.mark_rule(size=2).encode(x=alt.X("low:Q"), x2="high:Q")
