@@ -9,15 +9,48 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
+import os
 from pathlib import Path
 
+import torch
+
+from icsbound import _check
+
 logger = logging.getLogger("icsbound")
+
+SIMD_LEVELS = ("baseline", "avx2", "avx512")
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The native library, or None (said once, at INFO) where none was built for this installation."""
-    for path in sorted(Path(__file__).parent.glob("_kernels*.so")) + sorted(Path(__file__).parent.glob("_kernels*.pyd")):
-        return ctypes.CDLL(str(path))
+    for path in sorted(Path(__file__).parent.glob("_kernels*.so")) + sorted(
+        Path(__file__).parent.glob("_kernels*.pyd")
+    ):
+        native = ctypes.CDLL(str(path))
+        wanted = os.environ.get("ICSBOUND_SIMD")
+        if wanted is not None:
+            native.icsbound_simd_level(SIMD_LEVELS.index(_check.one_of("ICSBOUND_SIMD", wanted, SIMD_LEVELS)))
+        return native
     logger.info("no native library was built for this installation of icsbound: running on torch alone, slower")
     return None
+
+
+@functools.cache
+def parallel_for() -> int:
+    """The address of torch's `torch_parallel_for`, so that kernels share its threads; 0 where this torch has none."""
+    try:
+        return ctypes.cast(ctypes.CDLL(torch._C.__file__).torch_parallel_for, ctypes.c_void_p).value or 0
+    except (OSError, AttributeError):
+        return 0
+
+
+def simd(level: str | None = None) -> str:
+    """The instruction set that the kernels use, after setting it to `level` (or the best that this processor has).
+
+    The environment variable ICSBOUND_SIMD names the level to start with.
+    """
+    native = library()
+    if native is None:
+        return "none"
+    return SIMD_LEVELS[native.icsbound_simd_level(-1 if level is None else SIMD_LEVELS.index(level))]

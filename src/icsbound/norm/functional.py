@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch import Tensor
 from icsbound._check import InputError
 from icsbound.norm import ops, settings, synchronized
 from icsbound.norm.kernels.aten import Statistics
+from icsbound.norm.kernels.running import Running
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -77,27 +77,26 @@ def apply(
 ) -> Tensor:
     """`unitized_batch_norm` with its settings and its input (`check_input`) already checked."""
     group = synchronized.resolved(process_group) if training else None
-    count: settings.Count = x.numel() // x.shape[1]
-    y: Tensor
-    statistics: Statistics | None
+    update = training and not recomputing()
+
+    def running(count: settings.Count) -> Running | None:
+        if not update or running_mean is None or running_var is None:
+            return None
+        return Running(running_mean, running_var, momentum, count / (count - 1) if chosen.variance == "biased" else 1.0)
+
     if group is not None:
         part = x if x.numel() else x.new_zeros(0, x.shape[1])
         y, statistics, count = synchronized.unitize(part, weight, bias, alpha, group, chosen)
-        if x.numel() == 0:  # nothing to return, but the other processes wait for this one's backward
-            y = _empty(x, weight, bias, alpha) + y.sum()
-    elif x.numel() == 0:
+        moved = running(count)
+        if moved is not None:
+            moved.move(statistics)
+        # With nothing to return, the other processes still wait for this one's backward.
+        return y if x.numel() else _empty(x, weight, bias, alpha) + y.sum()
+    if x.numel() == 0:
         return _empty(x, weight, bias, alpha)
-    else:
-        batch = training or running_mean is None or running_var is None
-        stored = None if batch else Statistics(running_mean, running_var)  # type: ignore[arg-type]
-        y, statistics = ops.unitize(x, weight, bias, alpha, stored, chosen)
-    update = training and running_mean is not None and not recomputing()
-    if update and statistics is not None and running_mean is not None and running_var is not None:
-        with torch.no_grad():
-            bessel = count / (count - 1) if chosen.variance == "biased" else 1.0
-            running_mean.lerp_(statistics.mean_C.to(running_mean.dtype), momentum)
-            running_var.lerp_((statistics.var_C * bessel).to(running_var.dtype), momentum)
-    return y
+    batch = training or running_mean is None or running_var is None
+    stored = None if batch else Statistics(running_mean, running_var)  # type: ignore[arg-type]
+    return ops.unitize(x, weight, bias, alpha, stored, chosen, running(x.numel() // x.shape[1]))[0]
 
 
 def recomputing() -> bool:
@@ -130,22 +129,28 @@ def check_input(
         raise InputError(f"x must have shape (N, {C}, ...) for {C} channels, got {tuple(x.shape)}")
     if (running_mean is None) != (running_var is None):
         raise InputError("running_mean and running_var must be given together, got only one of them")
-    named = {"alpha": alpha, "weight": weight, "bias": bias, "running_mean": running_mean, "running_var": running_var}
-    for name, tensor in named.items():
-        if tensor is None:
-            continue
-        if tensor.shape != alpha.shape:
-            raise InputError(f"{name} must have shape ({C},) for {C} channels, got {tuple(tensor.shape)}")
-        if tensor.device != x.device:
-            raise InputError(
-                f"x and {name} must be on one device, got x of shape {tuple(x.shape)} on {x.device} and {name} on "
-                f"{tensor.device}; move one with .to()"
-            )
-    if process_group is None and (training or running_mean is None) and math.prod(x.shape) == C:
+    device, per_channel = x.device, alpha.shape
+    for tensor in (alpha, weight, bias, running_mean, running_var):
+        if tensor is not None and (tensor.shape != per_channel or tensor.device != device):
+            _name_misfit(x, alpha=alpha, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
+    if process_group is None and (training or running_mean is None) and x.numel() == C:
         raise InputError(
             f"x must hold more than one value per channel in training, got shape {tuple(x.shape)}: "
             "a single value has no variance; use a larger batch, or drop the incomplete last one"
         )
+
+
+def _name_misfit(x: Tensor, **tensors: Tensor | None) -> NoReturn:
+    C = x.shape[1]
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.shape != (C,):
+            raise InputError(f"{name} must have shape ({C},) for {C} channels, got {tuple(tensor.shape)}")
+        if tensor is not None and tensor.device != x.device:
+            raise InputError(
+                f"x and {name} must be on one device, got x of shape {tuple(x.shape)} on {x.device} and {name} on "
+                f"{tensor.device}; move one with .to()"
+            )
+    raise AssertionError("called with tensors that fit")
 
 
 def _empty(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: Tensor) -> Tensor:

@@ -8,14 +8,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from icsbound import _native
 from icsbound.norm import coefficients, interpolation, reference
-from icsbound.norm.kernels import aten
+from icsbound.norm.kernels import aten, cpu
+from icsbound.norm.kernels.running import Running
 from icsbound.norm.settings import Settings
 
 
@@ -26,6 +28,7 @@ def unitize(
     alpha: Tensor,
     stored: aten.Statistics | None,
     settings: Settings,
+    running: Running | None = None,
 ) -> tuple[Tensor, aten.Statistics | None]:
     """The output, and in training the batch's statistics (detached), None in evaluation.
 
@@ -33,7 +36,56 @@ def unitize(
         x: (N, C, *), not empty, floating point.
         weight, bias, alpha: (C,); None for γ = 1, β = 0.
         stored: the statistics to normalize with; None takes those of the batch.
+        running: in training, running statistics to move in place.
     """
+    if not composite_needed() and cpu.usable(x) and not torch._C._len_torch_dispatch_stack():
+        return _by_native_kernels(x, weight, bias, alpha, stored, settings, running)
+    y, statistics = _by_torch(x, weight, bias, alpha, stored, settings)
+    if running is not None and statistics is not None:
+        running.move(statistics)
+    return y, statistics
+
+
+class Backend(NamedTuple):
+    """The implementation that runs, and why that one."""
+
+    name: str
+    why: str
+
+
+def backend(x: Tensor) -> Backend:
+    """Which implementation handles an input like `x` in eager mode."""
+    refusal = cpu.refusal(x)
+    if refusal is None:
+        return Backend("native", f"built for this installation, instruction set {_native.simd()}")
+    return Backend("aten", refusal)
+
+
+def _by_native_kernels(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    alpha: Tensor,
+    stored: aten.Statistics | None,
+    settings: Settings,
+    running: Running | None,
+) -> tuple[Tensor, aten.Statistics | None]:
+    if torch.is_grad_enabled():
+        found: list[aten.Statistics] = []
+        y: Tensor = _Native.apply(x, weight, bias, alpha, stored, settings, running, found)  # type: ignore[no-untyped-call]  # torch's
+        return y, None if stored is not None else found[0]
+    y, statistics, _ = cpu.forward(x, cpu.Parameters(weight, bias, alpha), stored, settings, running)
+    return y, None if stored is not None else statistics
+
+
+def _by_torch(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    alpha: Tensor,
+    stored: aten.Statistics | None,
+    settings: Settings,
+) -> tuple[Tensor, aten.Statistics | None]:
     if composite_needed():
         y = reference.unitize(x, weight, bias, alpha, stored, settings)
         return y, None if stored is not None else _batch_statistics(x.detach(), settings)
@@ -60,6 +112,53 @@ def parameters_of(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: 
     weight_C = torch.ones_like(alpha_C) if weight is None else weight.to(inner)
     bias_C = torch.zeros_like(alpha_C) if bias is None else bias.to(inner)
     return aten.Parameters(weight_C, bias_C, alpha_C)
+
+
+class _Native(torch.autograd.Function):
+    """The native kernels as one node of the graph: x, the parameters and one tensor of N×C numbers are saved."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        alpha: Tensor,
+        stored: aten.Statistics | None,
+        settings: Settings,
+        running: Running | None,
+        found: list[aten.Statistics],  # receives the batch's statistics, which have no gradient
+    ) -> Tensor:
+        y, statistics, saved = cpu.forward(x, cpu.Parameters(weight, bias, alpha), stored, settings, running)
+        found.append(statistics)
+        ctx.save_for_backward(x, weight, bias, alpha, *(stored or (None, None)), saved)
+        ctx.settings, ctx.training = settings, stored is None
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, alpha, mean, var, saved = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: this backward will be differentiated
+            return *_differentiable_backward(ctx, dy, x, weight, bias, alpha, mean, var), None, None
+        dx, dweight, dbias, dalpha = cpu.backward(
+            dy,
+            x,
+            cpu.Parameters(weight, bias, alpha),
+            saved,
+            ctx.training,
+            ctx.settings,
+            want_dx=ctx.needs_input_grad[0],
+        )
+        return (
+            dx,
+            None if weight is None else dweight.to(weight.dtype),
+            None if bias is None else dbias.to(bias.dtype),
+            dalpha.to(alpha.dtype),
+            None,
+            None,
+            None,
+            None,
+        )
 
 
 class _Unitize(torch.autograd.Function):

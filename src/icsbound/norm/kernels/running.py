@@ -1,0 +1,29 @@
+"""Running statistics, as the layer keeps them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from icsbound.norm.kernels.aten import Statistics
+from icsbound.norm.settings import Count
+
+
+class Running(NamedTuple):
+    """Running mean and variance, (C,) each, that a training step moves by `momentum` towards those of its batch.
+
+    The variance moves towards `bessel` times that which normalized the batch.
+    """
+
+    mean_C: Tensor
+    var_C: Tensor
+    momentum: float
+    bessel: Count
+
+    def move(self, batch: Statistics) -> None:
+        """``new = (1 - momentum) old + momentum batch``, in place."""
+        with torch.no_grad():
+            self.mean_C.lerp_(batch.mean_C.to(self.mean_C.dtype), self.momentum)
+            self.var_C.lerp_((batch.var_C * self.bessel).to(self.var_C.dtype), self.momentum)
