@@ -103,7 +103,7 @@ class _Exchange(coefficients.Whole):
         sizes = own.new_tensor([part.values, part.samples, self.positions if part.samples else 0])
         packed = torch.cat([own.flatten() if part.samples else torch.zeros_like(own).flatten(), sizes])
         all_WK = packed.new_empty(dist.get_world_size(self.group), packed.numel())
-        dist.all_gather_into_tensor(all_WK.view(-1), packed, self.group)
+        dist.all_gather(list(all_WK.unbind()), packed, self.group)
         C = len(pivot_C)
         mean_WC, var_WC, values_W, samples_W, positions_W = torch.split(all_WK, [C, C, 1, 1, 1], 1)
         self.values, self.samples = values_W.sum(), samples_W.sum()

@@ -67,6 +67,8 @@ def _NCL(x: Tensor) -> Tensor:
 
 def row_moments(x: Tensor, pivot_C: Tensor) -> tuple[Tensor, Tensor]:
     """Mean of x - K and biased variance of every row, (N, C) each."""
+    if x.numel() == 0:
+        return pivot_C.new_zeros(x.shape[:2]), pivot_C.new_zeros(x.shape[:2])
     v_NC, m_NC = torch.var_mean(_NCL(_pivoted(x, pivot_C)), 2, correction=0)
     return m_NC, v_NC
 
