@@ -46,8 +46,7 @@ def differences(study: Study) -> Figure | None:
         section="accuracy",
         title="Accuracy against the control",
         reading="Each dot is one seed, the tick their mean, the bar the 95 % interval. A bar that crosses the dashed "
-        "line "
-        "at 0 means that the two arms were not told apart.",
+        "line at 0 means that the two arms were not told apart.",
         basis=f"Paired by seed, Student t, {count(data['what'].nunique() - 1, 'seed')}; {split(study)}.",
         alt="Differences of accuracy: "
         + "; ".join(f"{row.contrast} {number(row.points, 2)} points" for row in means.itertuples())
@@ -68,8 +67,7 @@ def accuracy(study: Study) -> Figure | None:
         section="accuracy",
         title="Accuracy during training",
         reading="Line: mean over seeds; band: lowest to highest seed. Bands may overlap although the paired "
-        "difference is "
-        "clear.",
+        "difference is clear.",
         basis=_epochs(study),
         alt="Accuracy by epoch. Last values: " + "; ".join(f"{arm} {value:.1f} %" for arm, value in last.items()) + ".",
         chart=chart,
@@ -165,8 +163,7 @@ def alpha(study: Study) -> Figure | None:
         section="alpha",
         title="Alpha during training",
         reading="Line: mean over a layer's channels, blue near the input, red near the output; band: lowest to "
-        "highest "
-        "channel. 0 is batch normalization, 1 full unitization; a flat line has not learned.",
+        "highest channel. 0 is batch normalization, 1 full unitization; a flat line has not learned.",
         basis=f"Mean over {count(rows['seed'].nunique(), 'seed')}.{some(layers, names)}",
         alt="Alpha over steps by layer; range of the layer means: "
         + "; ".join(f"{arm} {number(own.min())} to {number(own.max())}" for arm, own in ranges)

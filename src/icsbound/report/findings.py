@@ -122,8 +122,7 @@ def shift(study: Study, rows: pd.DataFrame, view: str) -> Group | None:
         return None
     basis = (
         "Geometric mean of the ratio of scale-free ICS at equal seed, layer and steps; intervals over seeds; single "
-        "layers "
-        f"judged together, false discovery rate 5 %. {measure(rows)}"
+        f"layers judged together, false discovery rate 5 %. {measure(rows)}"
     )
     return Group(f"How far the layers moved, {view} view", basis, found)
 
@@ -145,8 +144,7 @@ def course(study: Study, rows: pd.DataFrame, view: str) -> Group:
         by_step = own.groupby("step_b")["scale_free"].mean()
         text = (
             f"In {arm}, {by_layer.idxmax()} moved furthest: {number(by_layer.max())} times its spread between two "
-            "captures "
-            "on average"
+            "captures on average"
         )
         if len(by_layer) > 1:
             text += f"; least moved {by_layer.idxmin()}, {number(by_layer.min())} times"
@@ -184,16 +182,14 @@ def exactness(study: Study) -> Group:
         if not below:
             text = (
                 f"In the {view} view EM equals the paired displacement in all {count(len(ratios), 'distance')}: the "
-                "best "
-                "matching pairs every input with itself."
+                "best matching pairs every input with itself."
             )
         found.append(Finding(text, ""))
     check = st.certificate(study.distances)
     if check.checked and not check.violations and not check.loose:
         text = (
             f"All {count(check.checked, 'exact distance')} lie inside their bounds and carry a certificate: the dual "
-            "value "
-            f"proves each to within {number(check.largest_relative_gap, 2)} of its size."
+            f"value proves each to within {number(check.largest_relative_gap, 2)} of its size."
         )
         basis = (
             "Checked on every record: mean shift, distance of the norms and dual value ≤ EM ≤ paired and independent "
@@ -220,8 +216,7 @@ def alpha(study: Study) -> Group:
         if len(used):
             text = (
                 f"The noise-free radius of {arm} allows a shift of R + R′; its layers used at most "
-                f"{percent(used.max())} of "
-                f"that, {percent(used.mean())} on average."
+                f"{percent(used.max())} of that, {percent(used.mean())} on average."
             )
             basis = f"{count(len(used), 'flattened distance')}; a change of the bias would come on top."
             found.append(Finding(text, "", basis))

@@ -62,8 +62,7 @@ def heat(study: Study) -> Figure | None:
         section="shift",
         title="Where and when the layers moved",
         reading="The brighter, the further the layer's outputs moved since the capture before, in units of their own "
-        "spread. "
-        "Compare panels at the same step; along a row the gaps between captures may differ.",
+        "spread. Compare panels at the same step; along a row the gaps between captures may differ.",
         basis=f"{measure(rows)} Mean over {count(rows['seed'].nunique(), 'seed')}.",
         alt=f"Heat map of the scale-free shift by layer and step for {listed(list(data['arm'].unique()))}; the largest "
         f"is {number(top['scale_free'])}, in {top['layer']} of {top['arm']} at step {top['step_b']}.",
@@ -120,11 +119,9 @@ def bracket(study: Study) -> Figure | None:
         name="shift-brackets",
         section="shift",
         title="The shift of each layer inside its bracket",
-        reading="Line: exact Earth Mover distance. Band: from the larger cheap lower bound (mean shift, norms) to the "
-        "smaller "
-        "of the paired and the independent coupling. Dashed: the independent coupling, which is what means and "
-        "variances "
-        "alone allow. All in units of the layer's spread.",
+        reading="Line: exact Earth Mover distance. Band: from the larger cheap lower bound (mean shift, norms) to "
+        "the smaller of the paired and the independent coupling. Dashed: the independent coupling, which is what "
+        "means and variances alone allow. All in units of the layer's spread.",
         basis=f"{measure(rows)} Mean over {count(rows['seed'].nunique(), 'seed')}.{some(layers, names)}",
         alt=f"Shift over steps with its bounds for {count(len(layers), 'layer')}; mean over the figure "
         f"{number(data['ics'].mean())}, with bounds of {number(data['low'].mean())} and {number(data['high'].mean())}.",
@@ -178,11 +175,9 @@ def ratios(study: Study) -> Figure | None:
         section="shift",
         title="Layer by layer against the control",
         reading="Left of the dashed line the layer moved less than the control's, right of it more. Bar: 95 % "
-        "interval over "
-        "seeds. Faint: not resolved when all layers are judged together.",
+        "interval over seeds. Faint: not resolved when all layers are judged together.",
         basis=f"Geometric mean over captures, paired by seed, {count(int(data['count'].max()), 'seed')}; false "
-        "discovery "
-        "rate 5 % within each panel.",
+        "discovery rate 5 % within each panel.",
         alt=f"Ratios of the scale-free shift by layer: {lower} lower, {higher} higher, of {len(data)} in all views.",
         chart=chart,
         data=data,
@@ -238,8 +233,7 @@ def tightness(study: Study) -> Figure | None:
         section="shift",
         title="What the exact distance adds to the paired displacement",
         reading="1: the best matching pairs every input with itself. Less: the cloud as a whole moved less than its "
-        "points. "
-        "Bar: middle half; line: 5 to 95 %; tick: median; diamond: smallest.",
+        "points. Bar: middle half; line: 5 to 95 %; tick: median; diamond: smallest.",
         basis=f"{measure(rows)} All layers and captures of {count(rows['seed'].nunique(), 'seed')}.",
         alt=f"Ratio of Earth Mover distance to paired displacement, median: {'; '.join(medians)}.",
         chart=chart,

@@ -86,8 +86,7 @@ def shifts(study: Study) -> Table:
         rows.append([*row, verdicts.count("lower"), verdicts.count("higher"), len(verdicts)])
     note = (
         "Ratio: geometric mean of scale-free ICS over the control's, paired by seed, layer and steps; from and to end "
-        "the 95 % "
-        "Student interval over seeds; early and late: first and last third of the captures."
+        "the 95 % Student interval over seeds; early and late: first and last third of the captures."
     )
     return Table("shift", "Shift by arm and view", note, columns, rows)
 
