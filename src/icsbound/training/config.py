@@ -56,7 +56,8 @@ class MonitorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One run. `split` is the part whose accuracy is reported; "validation" is held out of the training part first.
+    """One run. `standardize` brings each image to mean 0 and variance 1 by itself. `split` is the part whose accuracy
+    is reported; "validation" is held out of the training part first.
 
     `device` is auto, cpu, cuda or mps; `precision` is that of autocast (no, bf16, fp16), `dtype` that of the
     parameters (float32 or float64). `threads` are torch's on the CPU (None: as many as torch takes); they are part of
@@ -70,6 +71,7 @@ class TrainConfig:
     seed: int = 0
     recipe: Recipe = field(default_factory=lambda: RECIPES["short"])
     dropout: float = 0.0
+    standardize: bool = False
     split: str = "test"
     hold_out: float = 0.1
     device: str = "auto"

@@ -205,10 +205,15 @@ class Augment:
 
 @dataclass(frozen=True)
 class Normalize:
-    """(x - mean) / std a channel, mean and std (C,) in units of pixel values 0...255."""
+    """(x - mean) / std a channel, mean and std (C,) in units of pixel values 0...255.
+
+    With `each` every image is first brought to mean 0 and variance 1 over its own channels and positions, and `mean`
+    and `std` are not used.
+    """
 
     mean: Tensor
     std: Tensor
+    each: bool = False
 
     @classmethod
     def of(cls, dataset: Dataset) -> Normalize:
@@ -225,6 +230,11 @@ class Normalize:
 
     def __call__(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """`images` (B, C, H, W) uint8 as normalized floating point on their own device."""
+        if self.each:
+            x = images.to(dtype)
+            variance, mean = torch.var_mean(x, (1, 2, 3), correction=0, keepdim=True)
+            # An image of one grey has variance 0 and stays 0; one grey level is the least spread that means something.
+            return (x - mean) / variance.sqrt().clamp_min(1.0)
         mean = self.mean.to(images.device, dtype).view(-1, 1, 1)
         std = self.std.to(images.device, dtype).view(-1, 1, 1)
         return images.to(dtype).sub_(mean).div_(std)

@@ -10,13 +10,21 @@ from icsbound.training.data import Dataset, Normalize
 
 
 def score(
-    model: nn.Module, dataset: Dataset, normalize: Normalize, dtype: torch.dtype = torch.float32, batch_size: int = 250
+    model: nn.Module,
+    dataset: Dataset,
+    normalize: Normalize,
+    dtype: torch.dtype = torch.float32,
+    batch_size: int = 250,
+    *,
+    keep_mode: bool = False,
 ) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy of `model` in evaluation mode on all of `dataset`; leaves the model's mode as
-    it was.
+    """Mean cross-entropy and accuracy of `model` on all of `dataset`, in batches of `batch_size`.
+
+    The model is in evaluation mode meanwhile, and in its own again afterwards; with `keep_mode` it is taken as it is.
     """
     was_training = model.training
-    model.eval()
+    if not keep_mode:
+        model.eval()
     loss, right = 0.0, 0
     with torch.no_grad():
         for start in range(0, len(dataset), batch_size):
@@ -24,5 +32,6 @@ def score(
             logits = model(normalize(dataset.images[start : start + batch_size], dtype)).double()
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             right += int((logits.argmax(1) == labels).sum())
-    model.train(was_training)
+    if not keep_mode:
+        model.train(was_training)
     return loss / len(dataset), right / len(dataset)

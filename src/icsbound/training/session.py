@@ -34,7 +34,7 @@ class Session:
 
         hold_out = config.hold_out if config.split == "validation" else 0.0
         splits = data.load(config.data, config.seed, data_dir=config.data_dir, hold_out=hold_out)
-        self.normalize = data.Normalize.of(splits.train)
+        self.normalize = normalization(config, splits.train)
         self.held_out = self._moved(splits.part(config.split))
         self.batches = data.Batches(
             self._moved(splits.train),
@@ -127,6 +127,13 @@ class Session:
         for handle in handles:
             handle.remove()
         return names[0] if names else None
+
+
+def normalization(config: TrainConfig, train: data.Dataset, standardize: bool = False) -> data.Normalize:
+    """How images become inputs, by the statistics of the training part, or each by its own if config or `standardize`
+    says so.
+    """
+    return dataclasses.replace(data.Normalize.of(train), each=config.standardize or standardize)
 
 
 def network(config: TrainConfig, dataset: data.Dataset) -> nn.Module:

@@ -104,7 +104,7 @@ def sweep(
     # is written.
     checked = set[str | int]()
     for name, run in runs.items():
-        parts = {run.arm, run.recipe.batch_size}
+        parts: set[str | int] = {run.arm, run.recipe.batch_size}
         if not parts <= checked and loop.finished(out / name) is None:
             checked |= parts
             Session(run)

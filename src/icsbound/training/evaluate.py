@@ -1,0 +1,194 @@
+"""Finished runs off the distribution they were trained on: shifted inputs, changed weights, and the known remedies
+against both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from icsbound._check import InputError, fail, one_of, positive_int, real
+from icsbound.training import data, devices, loop, results, seeds
+from icsbound.training.config import TrainConfig
+from icsbound.training.corruptions import CORRUPTIONS, corrupt
+from icsbound.training.perturb import perturb
+from icsbound.training.progress import Event, Progress, quiet
+from icsbound.training.remedies import batch_statistics, mixed, recalibrate
+from icsbound.training.score import score
+from icsbound.training.session import network, normalization
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """Under what a finished run is evaluated.
+
+    shifts: names of corruptions, each with ``:SEVERITY`` or at all five; "none"; "all" for every corruption. perturb:
+    "none", "prune:FRACTION", "quantize:BITS" or "average:RUN". recalibrate: stored statistics are estimated anew on
+    so many clean training images (0: not), after the weights changed. eval_batch: images are normalized by the
+    statistics of test batches of so many (0: stored statistics), in random order or `by_label`, sorted by class. mix:
+    the share of the image's own statistics in each layer's (0: none). standardize: each image to mean 0 and variance
+    1 before the network. seed: fixes corruptions, orders and draws, so that all runs see the same.
+    """
+
+    shifts: tuple[str, ...] = ("none",)
+    perturb: str = "none"
+    recalibrate: int = 0
+    eval_batch: int = 0
+    by_label: bool = False
+    mix: float = 0.0
+    standardize: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.cases()
+        positive_int("recalibrate", self.recalibrate, 0)
+        positive_int("eval_batch", self.eval_batch, 0)
+        real("mix", self.mix, 0.0, 1.0)
+        if self.mix and self.eval_batch:
+            fail("mix", "be 0 with an eval_batch, which leaves no stored statistics to mix with", self.mix)
+        if self.by_label and not self.eval_batch:
+            fail("by_label", "come with an eval_batch: stored statistics know no order", self.by_label)
+
+    def cases(self) -> list[tuple[str, int]]:
+        """Every (corruption, severity), ("none", 0) for clean images."""
+        found: list[tuple[str, int]] = []
+        for text in self.shifts:
+            name, colon, severity = text.partition(":")
+            if text == "none":
+                found.append(("none", 0))
+                continue
+            names = list(CORRUPTIONS) if name == "all" else [one_of("shift", name, [*CORRUPTIONS, "none", "all"])]
+            if colon and severity not in ("1", "2", "3", "4", "5"):
+                fail("severity", "be 1, 2, 3, 4 or 5", severity)
+            found += [(name, level) for name in names for level in ([int(severity)] if colon else range(1, 6))]
+        if not found or len(set(found)) < len(found):
+            fail("shifts", "name at least one, each once", self.shifts)
+        return found
+
+    def perturbation(self) -> str:
+        """What is done to the weights, for the table: another run by the name of its folder, not where it lies."""
+        kind, _, value = self.perturb.partition(":")
+        return f"average:{Path(value).name}" if kind == "average" else self.perturb
+
+    def remedy(self) -> str:
+        """What is done against the shift, for the table."""
+        parts = [f"recalibrate:{self.recalibrate}"] if self.recalibrate else []
+        parts += [f"mix:{self.mix:g}"] if self.mix else []
+        parts += ["standardize"] if self.standardize else []
+        parts += ["by-label"] if self.by_label else []
+        return "+".join(parts) or "none"
+
+
+def weights(run: Path) -> dict[str, Tensor]:
+    """The parameters and buffers that the finished run in folder `run` left."""
+    import safetensors.torch
+
+    if loop.finished(run) is None:
+        raise InputError(f"{run} must be the folder of a finished run; icsbound train --resume {run} finishes it")
+    try:
+        return safetensors.torch.load_file(run / "model.safetensors")
+    except Exception as error:  # safetensors raises an exception of its own for a damaged file
+        raise InputError(f"{run / 'model.safetensors'} cannot be read: {error}") from None
+
+
+def load(run: str | Path, *, data_dir: str | Path | None = None) -> tuple[TrainConfig, nn.Module, data.Splits]:
+    """The config, trained network (in evaluation mode) and data of the finished run in folder `run`."""
+    run = Path(run)
+    config = TrainConfig.load(run)
+    state = weights(run)
+    hold_out = config.hold_out if config.split == "validation" else 0.0
+    splits = data.load(config.data, config.seed, data_dir=data_dir or config.data_dir, hold_out=hold_out)
+    model = network(config, splits.train).to(getattr(torch, config.dtype))
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise InputError(f"{run / 'model.safetensors'} does not fit the network of config.json: {error}") from None
+    return config, model.eval(), splits
+
+
+def evaluate(
+    runs: Sequence[str | Path],
+    out: str | Path,
+    conditions: Conditions,
+    *,
+    setting: str = "evaluate",
+    phase: str = "explore",
+    data_dir: str | Path | None = None,
+    threads: int | None = None,
+    progress: Progress = quiet,
+) -> list[results.Line]:
+    """The accuracy of each finished run in `runs` under every case of `conditions`, one line each in
+    ``out/results.jsonl``.
+
+    A line is written as soon as it is measured, and what the table holds already is not measured again. The part
+    evaluated is that of the run's own `split`. Raises InputError for a run that is not finished.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    table = out / "results.jsonl"
+    known = {line.key: line for line in results.read(table)}
+    lines: list[results.Line] = []
+    cases = conditions.cases()
+    with devices.threads(threads):
+        for folder in runs:
+            config, model, splits = load(folder, data_dir=data_dir)
+            normalize = normalization(config, splits.train, conditions.standardize)
+            perturb(model, conditions.perturb)
+            if conditions.recalibrate:
+                recalibrate(model, splits.train, normalize, conditions.recalibrate, seed=conditions.seed)
+            for number, (shift, severity) in enumerate(cases, 1):
+                started = time.perf_counter()
+                line = results.of_run(
+                    dataclasses.replace(config, device="cpu"),
+                    setting,
+                    phase,
+                    shift=shift,
+                    severity=severity,
+                    perturbation=conditions.perturbation(),
+                    remedy=conditions.remedy(),
+                    eval_batch=conditions.eval_batch,
+                    accuracy=0.0,
+                    seconds=0.0,
+                    versions=devices.versions(),
+                )
+                if line.key in known:
+                    line = known[line.key]
+                else:
+                    _, accuracy = _scored(model, splits.part(config.split), normalize, conditions, shift, severity)
+                    line = dataclasses.replace(line, accuracy=accuracy, seconds=time.perf_counter() - started)
+                    results.append(table, line)
+                    known[line.key] = line
+                lines.append(line)
+                progress(Event(Path(folder).name, number, len(cases), accuracy=line.accuracy))
+    return lines
+
+
+def _scored(
+    model: nn.Module, part: data.Dataset, normalize: data.Normalize, conditions: Conditions, shift: str, severity: int
+) -> tuple[float, float]:
+    if shift != "none":
+        part = dataclasses.replace(part, images=corrupt(part.images, shift, severity, conditions.seed))
+    dtype = next(model.parameters()).dtype
+    if not conditions.eval_batch:
+        with mixed(model, conditions.mix) if conditions.mix else contextlib.nullcontext():
+            return score(model, part, normalize, dtype)
+    order = torch.randperm(len(part), generator=seeds.generator(conditions.seed, "test order"))
+    if conditions.by_label:
+        order = order[part.labels[order].argsort(stable=True)]
+    with batch_statistics(model):
+        return score(model, part.take(order), normalize, dtype, conditions.eval_batch, keep_mode=True)
+
+
+def finished_below(folder: str | Path) -> Iterator[Path]:
+    """The finished runs in `folder`, itself or one level below, in the order of their names."""
+    folder = Path(folder)
+    for path in (folder, *sorted(p for p in folder.iterdir() if p.is_dir())):
+        if loop.finished(path) is not None:
+            yield path

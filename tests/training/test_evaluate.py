@@ -1,0 +1,175 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small import config, few_digits
+
+from icsbound._check import InputError
+from icsbound.training import evaluate as ev
+from icsbound.training import loop, results
+from icsbound.training.evaluate import Conditions, evaluate
+
+
+@pytest.fixture(autouse=True)
+def _few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    few_digits(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three finished runs: two of one arm and one of another."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        few_digits(patch)
+        for arm, seed in (("bn", 0), ("bn", 1), ("unitized", 0)):
+            loop.train(config(monitor=None, arm=arm, seed=seed), folder / f"{arm}-{seed}")
+    return list(ev.finished_below(folder))
+
+
+def test_finished_runs_are_found(runs: list[Path], tmp_path: Path) -> None:
+    assert [run.name for run in runs] == ["bn-0", "bn-1", "unitized-0"]
+    assert list(ev.finished_below(runs[0])) == [runs[0]]
+    assert list(ev.finished_below(tmp_path)) == []
+
+
+def test_clean_accuracy_is_that_of_the_run(runs: list[Path], tmp_path: Path) -> None:
+    lines = evaluate(runs, tmp_path, Conditions())
+    for run, line in zip(runs, lines, strict=True):
+        done = loop.finished(run)
+        assert done is not None
+        assert line.accuracy == done.accuracy
+    assert [(one.arm, one.seed, one.shift, one.severity) for one in lines] == [
+        ("bn", 0, "none", 0), ("bn", 1, "none", 0), ("unitized", 0, "none", 0),
+    ]  # fmt: skip
+
+
+def test_lines_are_written_at_once_and_not_measured_twice(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def stop(event: Any) -> None:
+        seen.append(event.run)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+
+    conditions = Conditions(shifts=("none", "contrast"))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(runs[:1], tmp_path, conditions, progress=stop)
+    first = results.read(tmp_path / "results.jsonl")
+    assert [(one.shift, one.severity) for one in first] == [("none", 0), ("contrast", 1), ("contrast", 2)]
+    scored: list[str] = []
+    whole = ev._scored
+    monkeypatch.setattr(ev, "_scored", lambda *args: scored.append(args[4]) or whole(*args))
+    lines = evaluate(runs[:1], tmp_path, conditions)
+    assert scored == ["contrast"] * 3
+    assert lines[:3] == first
+    assert results.read(tmp_path / "results.jsonl") == lines
+    assert len(lines) == 6
+
+
+@pytest.mark.parametrize(
+    ("conditions", "field", "value"),
+    [
+        ({"perturb": "prune:0.9"}, "perturbation", "prune:0.9"),
+        ({"perturb": "quantize:2"}, "perturbation", "quantize:2"),
+        ({"recalibrate": 32}, "remedy", "recalibrate:32"),
+        ({"mix": 0.5}, "remedy", "mix:0.5"),
+        ({"standardize": True}, "remedy", "standardize"),
+        ({"eval_batch": 4}, "eval_batch", 4),
+        ({"eval_batch": 8, "by_label": True}, "remedy", "by-label"),
+    ],
+)
+def test_every_condition_reaches_the_network_and_the_table(
+    runs: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    conditions: dict[str, Any],
+    field: str,
+    value: Any,
+) -> None:
+    logits: list[torch.Tensor] = []
+    network = ev.network
+
+    def watched(*args: Any) -> torch.nn.Module:
+        model = network(*args)
+        model.head.register_forward_hook(lambda _m, _i, y: logits.append(y.clone()))
+        return model
+
+    monkeypatch.setattr(ev, "network", watched)
+    evaluate(runs[:1], tmp_path, Conditions())
+    plain = torch.cat(logits)
+    logits.clear()
+    (line,) = evaluate(runs[:1], tmp_path, Conditions(**conditions))
+    assert getattr(line, field) == value
+    changed = torch.cat(logits)[-len(plain) :]
+    assert changed.shape == plain.shape
+    assert not torch.allclose(changed.sort(0).values, plain.sort(0).values)
+    assert len({one.key for one in results.read(tmp_path / "results.jsonl")}) == 2
+
+
+def test_two_runs_are_averaged_by_name(runs: list[Path], tmp_path: Path) -> None:
+    (line,) = evaluate(runs[:1], tmp_path, Conditions(perturb=f"average:{runs[1]}"))
+    assert line.perturbation == "average:bn-1"
+    assert str(runs[1]) not in (tmp_path / "results.jsonl").read_text()
+    with pytest.raises(InputError, match=r"^average must name a run of the same network and arm"):
+        evaluate(runs[:1], tmp_path, Conditions(perturb=f"average:{runs[2]}"))
+
+
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        ({"shifts": ("rain",)}, "shift must be one of 'gaussian_noise', .*, got 'rain'"),
+        ({"shifts": ("fog:7",)}, "severity must be 1, 2, 3, 4 or 5, got '7'"),
+        ({"shifts": ("fog", "fog:3")}, "shifts must name at least one, each once"),
+        ({"shifts": ()}, "shifts must name at least one, each once"),
+        ({"mix": 0.1, "eval_batch": 4}, "mix must be 0 with an eval_batch"),
+        ({"by_label": True}, "by_label must come with an eval_batch"),
+        ({"eval_batch": -1}, "eval_batch must be an integer of at least 0, got -1"),
+    ],
+)
+def test_names_what_is_wrong(conditions: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=f"^{message}"):
+        Conditions(**conditions)
+
+
+def test_all_shifts_are_twelve_at_five_severities() -> None:
+    assert len(Conditions(shifts=("none", "all")).cases()) == 1 + 12 * 5
+
+
+def test_runs_that_cannot_be_loaded_are_named(runs: list[Path], tmp_path: Path) -> None:
+    counted = iter(range(1, 100))
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(config(monitor=None), tmp_path / "half", stop=lambda: next(counted) == 3)
+    with pytest.raises(
+        InputError, match=r"half must be the folder of a finished run; icsbound train --resume .*half finishes it$"
+    ):
+        evaluate([tmp_path / "half"], tmp_path, Conditions())
+    with pytest.raises(InputError, match=r"nowhere must be the folder of a run, and holds no config.json$"):
+        evaluate([tmp_path / "nowhere"], tmp_path, Conditions())
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for name in ("config.json", "records.jsonl"):
+        (broken / name).write_bytes((runs[0] / name).read_bytes())
+    # a header that claims to be larger than the file, as a hostile one might
+    (broken / "model.safetensors").write_bytes((2**62).to_bytes(8, "little") + b"{}")
+    with pytest.raises(InputError, match=r"model.safetensors cannot be read: "):
+        evaluate([broken], tmp_path, Conditions())
+    (broken / "model.safetensors").write_bytes((runs[2] / "model.safetensors").read_bytes())
+    with pytest.raises(InputError, match=r"model.safetensors does not fit the network of config.json"):
+        evaluate([broken], tmp_path, Conditions())
+
+
+def test_standardizing_undoes_light_and_contrast(tmp_path: Path) -> None:
+    made = dataclasses.replace(config(monitor=None), standardize=True)
+    loop.train(made, tmp_path / "run")
+    _, model, splits = ev.load(tmp_path / "run")
+    normalize = ev.normalization(made, splits.train)
+    images = splits.test.images // 2
+    with torch.no_grad():
+        torch.testing.assert_close(model(normalize(images * 2)), model(normalize(images)), rtol=1e-4, atol=1e-4)
+    assert normalize(images).mean((1, 2, 3)).abs().max() < 1e-5
+    flat = torch.full((1, 1, 28, 28), 7, dtype=torch.uint8)
+    assert torch.equal(normalize(flat), torch.zeros(1, 1, 28, 28))
