@@ -18,6 +18,7 @@ PAIRS = {
     "2d": (UnitizedBatchNorm2d, nn.BatchNorm2d, (4, 3, 5, 6)),
     "3d": (UnitizedBatchNorm3d, nn.BatchNorm3d, (2, 3, 4, 5, 6)),
 }
+EVERY_BACKEND = pytest.mark.usefixtures("backend")
 EVERY_RANK = pytest.mark.parametrize("rank", PAIRS)
 EVERY_SCOPE = pytest.mark.parametrize("scope", SCOPES)
 
@@ -48,6 +49,7 @@ def assert_same_step(layer, bn, x, dy, tolerance):
         assert_near(found, wanted, tolerance)
 
 
+@EVERY_BACKEND
 @EVERY_RANK
 @pytest.mark.parametrize(
     "settings",
@@ -75,6 +77,7 @@ def test_is_batch_norm_at_alpha_zero(rank, settings):
             assert_near(found.double(), wanted.double(), 1e-14)
 
 
+@EVERY_BACKEND
 def test_is_batch_norm_in_single_precision():
     layer, bn, shape = pair("2d", torch.float32)
     for mode in (True, False):
@@ -83,6 +86,7 @@ def test_is_batch_norm_in_single_precision():
     assert_near(layer.running_var, bn.running_var, 1e-6)
 
 
+@EVERY_BACKEND
 def test_frozen_statistics_inside_a_training_network():
     layer, bn, shape = pair("2d")
     layer.alpha.requires_grad_(False)
@@ -118,6 +122,7 @@ def test_empty_batches(rank, training):
         assert found == wanted if isinstance(found, torch.Size) else torch.equal(found, wanted)
 
 
+@EVERY_BACKEND
 @EVERY_SCOPE
 @pytest.mark.parametrize(
     ("rank", "memory_format"), [("2d", torch.channels_last), ("3d", torch.channels_last_3d)], ids=["2d", "3d"]
@@ -143,6 +148,7 @@ def test_channels_last_is_kept(rank, memory_format, scope, training):
         assert_near(layer.alpha.grad, twin.alpha.grad, 1e-12)
 
 
+@EVERY_BACKEND
 @EVERY_SCOPE
 def test_strided_input(scope):
     layer = UnitizedBatchNorm2d(3, scope=scope).double()
@@ -151,6 +157,7 @@ def test_strided_input(scope):
         assert_near(layer(x), layer(x.contiguous()), 1e-13)
 
 
+@EVERY_BACKEND
 @EVERY_SCOPE
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_input_rounds_once(dtype, scope):
@@ -174,6 +181,7 @@ def test_half_precision_input_rounds_once(dtype, scope):
     assert_near(layer.running_var.double(), exact.running_var, 1e-5 * 600**2)
 
 
+@EVERY_BACKEND
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_layer_held_in_half_precision(dtype):
     layer = UnitizedBatchNorm2d(3).to(dtype)
@@ -195,6 +203,7 @@ def test_autocast_as_batch_norm():
     assert all(p.grad.dtype == torch.float32 and p.grad.isfinite().all() for p in network.parameters())
 
 
+@EVERY_BACKEND
 @EVERY_SCOPE
 @pytest.mark.parametrize("ratio", [1e2, 1e5])
 @pytest.mark.parametrize("path", ["closed form", "composite"])
@@ -216,6 +225,7 @@ def test_no_digit_is_lost_where_the_mean_is_large(ratio, scope, path):
         assert_near(found.double(), wanted, 2e-6 if i < 2 else 1e-5)  # sums of 2880 terms follow y and dx
 
 
+@EVERY_BACKEND
 @EVERY_SCOPE
 @pytest.mark.parametrize("interpolation", ["harmonic", "arithmetic", "geometric"])
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
@@ -238,6 +248,7 @@ def test_degenerate_input_stays_finite(interpolation, scope, training, alpha):
     assert all(b.isfinite().all() for b in layer.buffers())
 
 
+@EVERY_BACKEND
 def test_fused_relu_equals_relu_after():
     fused = UnitizedBatchNorm2d(3, activation="relu").double()
     plain = nn.Sequential(UnitizedBatchNorm2d(3).double(), nn.ReLU())
