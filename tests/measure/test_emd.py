@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import wasserstein_distance
 
 from icsbound._check import InputError
-from icsbound.measure import certificate, cost
+from icsbound.measure import cost
 from icsbound.measure.emd import EMDResult, emd
 
 Tensor = torch.Tensor
@@ -180,11 +180,6 @@ def test_no_trace_of_gradients() -> None:
     result = emd(a, a * 2)
     assert not result.u.requires_grad
     assert a.grad is None
-
-
-def test_sweeps_need_a_start() -> None:
-    with pytest.raises(ValueError, match="starts must hold at least one potential"):
-        certificate.identity_certificate(torch.zeros(2, 2), [], 0.0)
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from torch import Tensor
 from icsbound import _check
 from icsbound._check import InputError
 from icsbound.measure import cost as costs
-from icsbound.measure.certificate import certify, identity_certificate
+from icsbound.measure.certificate import identity_certificate
 from icsbound.measure.cost import Pair
 from icsbound.measure.emd import emd
 from icsbound.measure.layer_bounds import layer_bound as layer_bound
@@ -370,17 +370,16 @@ def dual(p: Pair, sweeps: int = 16) -> float:
     """The dual value mean(u) + mean(v), u_i + v_j <= |a_i - b_j|, after Bellman's sweeps for the identity.
 
     It reaches `paired`, and then both are W1, where the identity is optimal and the sweeps have settled. For n != m
-    there is no identity and the best of three starts is taken as it is.
+    there is no identity and the best of the starts is taken as it is.
     """
     _check.positive_int("sweeps", sweeps, 0)
     cost = costs.matrix(p)
     shift = p.y.mean(0) - p.x.mean(0)
     along = p.y @ (shift / torch.linalg.vector_norm(shift).clamp_min(1e-300))
-    starts = (cost.new_zeros(len(p.y)), along, cost.amin(0))
-    if len(p.x) != len(p.y):
-        return _units(p, max(certify(cost, v).lower for v in starts))
-    cost.diagonal().copy_(p.paired())
-    return _units(p, identity_certificate(cost, starts, float(cost.diagonal().mean()), sweeps).lower)
+    if len(p.x) == len(p.y):
+        cost.diagonal().copy_(p.paired())
+    enough = float(cost.diagonal().mean()) if len(p.x) == len(p.y) else math.inf
+    return _units(p, identity_certificate(cost, along, enough, sweeps).lower)
 
 
 def bracket(a: Tensor, b: Tensor, *, quadratic: bool = True) -> Bracket:

@@ -3,68 +3,100 @@
 For uniform weights the dual of the assignment problem is: maximize mean(u) + mean(v) over u_i + v_j <= c_ij. Every v
 gives the feasible pair (u, v) with u_i = min_j (c_ij - v_j), hence a lower bound; every matching gives an upper
 bound. Where the two meet, both are optimal, however they were found.
+
+Everything here is one reading of the cost matrix after another; the native library reads at the speed of memory, and
+torch does the same where there is none, or on another device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ctypes
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from icsbound import _native
 from icsbound.measure.cost import row_blocks
 
 SWEEPS = 16
 STALLED = 0.05  # a sweep that closes less than this share of the gap will not prove anything soon
+CLOSE = 0.01  # a gap below this share of the cost is worth sweeps, and no further start
+SPREAD = 0.9  # where so many rows have each a best column of their own, a solver is nearly done
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """A feasible pair of potentials and its dual value ``lower = mean(u) + mean(v)``."""
+    """A feasible pair of potentials and its dual value ``lower = mean(u) + mean(v)``.
+
+    `at` holds the column of the least c_ij - v_j of every row, where it was asked for.
+    """
 
     lower: float
     u: Tensor
     v: Tensor
+    at: Tensor | None = None
+
+    @property
+    def spread(self) -> float:
+        """The share of columns that are the best of some row; 0 where unknown."""
+        return 0.0 if self.at is None else len(torch.unique(self.at)) / len(self.v)
 
 
-def row_minima(cost: Tensor, v: Tensor) -> Tensor:
-    """min_j (c_ij - v_j) for every row i, in row blocks: no second matrix is held."""
+def _minima(cost: Tensor, v: Tensor, columns: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """min_j (c_ij - v_j) of every row, its column (native only), and, into `columns`, min_i c_ij."""
     u = cost.new_empty(len(cost))
+    native = _native.library() if cost.device.type == "cpu" and cost.is_contiguous() else None
+    if native is not None:
+        at = torch.empty(len(cost), dtype=torch.int64)
+        v = v.contiguous()
+        pointers = (ctypes.c_void_p(None if t is None else t.data_ptr()) for t in (cost, v, u, at, columns))
+        native.icsbound_row_minima(ctypes.c_int64(cost.shape[0]), ctypes.c_int64(cost.shape[1]), *pointers)
+        return u, at
     for block in row_blocks(len(cost), 8 * cost.shape[1]):
         torch.amin(cost[block] - v, dim=1, out=u[block])
-    return u
+    if columns is not None:
+        torch.amin(cost, dim=0, out=columns)
+    return u, None
 
 
-def certify(cost: Tensor, v: Tensor) -> Certificate:
-    """The best pair with this `v`."""
-    u = row_minima(cost, v)
-    return Certificate(float(u.mean() + v.mean()), u, v)
+def certify(cost: Tensor, v: Tensor, columns: Tensor | None = None) -> Certificate:
+    """The best pair with this `v`; the column minima of `cost` are written to `columns` on the way."""
+    u, at = _minima(cost, v, columns)
+    return Certificate(float(u.mean() + v.mean()), u, v, at)
 
 
-def identity_certificate(cost: Tensor, starts: Iterable[Tensor], enough: float, sweeps: int = SWEEPS) -> Certificate:
+def identity_certificate(
+    cost: Tensor, shift: Tensor, enough: float, sweeps: int = SWEEPS, hand_over: bool = False
+) -> Certificate:
     """The best pair found for the matching that leaves every row in its place; stops once ``lower >= enough``.
 
-    From the best of the `starts` v, each sweep takes u_i = min_j (c_ij - v_j) and then makes the diagonal tight,
-    v_i = c_ii - u_i. These are Bellman's iterations for shortest paths in the graph of exchanges; they end in a pair
-    that proves the identity optimal exactly where it is.
+    It starts from the best of v = 0, the column minima (both from the first reading of the matrix) and `shift` (m;
+    the clouds' potential if they differ by a translation alone). Each sweep then takes u_i = min_j (c_ij - v_j) and
+    makes the diagonal tight, v_i = c_ii - u_i. These are Bellman's iterations for shortest paths in the graph of
+    exchanges; they end in a pair that proves the identity optimal exactly where it is. With m != n columns the
+    starts are all there is.
     """
-    best: Certificate | None = None
-    for start in starts:
-        found = certify(cost, start)
-        if best is None or found.lower > best.lower:
-            best = found
+    columns = cost.new_empty(cost.shape[1])
+    best = certify(cost, torch.zeros_like(columns), columns)
+    if best.lower >= enough:
+        return best
+    if float(columns.mean()) >= enough:
+        return Certificate(float(columns.mean()), torch.zeros_like(best.u), columns)
+    for start in (columns, shift):
+        if hand_over and best.spread >= SPREAD:
+            return best
+        if start is columns or enough - best.lower > CLOSE * abs(best.lower):
+            best = max(best, certify(cost, start), key=lambda c: c.lower)
         if best.lower >= enough:
             return best
-    if best is None:
-        raise ValueError("starts must hold at least one potential")
-    diagonal = cost.diagonal()
+    if cost.shape[0] != cost.shape[1] or (hand_over and best.spread >= SPREAD):
+        return best
     current = best
     for _ in range(sweeps):
-        current = certify(cost, diagonal - current.u)
+        current = certify(cost, cost.diagonal() - current.u)
         gain = current.lower - best.lower
-        if gain > 0:
-            best = current
+        best = max(best, current, key=lambda c: c.lower)
         if best.lower >= enough or gain < STALLED * (enough - best.lower):
             break
     return best

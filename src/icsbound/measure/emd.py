@@ -22,7 +22,7 @@ from icsbound import _check
 from icsbound._check import InputError
 from icsbound.measure import cost as costs
 from icsbound.measure.assignment import assign, transport
-from icsbound.measure.certificate import Certificate, identity_certificate
+from icsbound.measure.certificate import Certificate, certify, identity_certificate
 from icsbound.measure.line import line
 
 MAX_BYTES = 4 << 30  # of the cost matrix: n = 23,170
@@ -108,13 +108,14 @@ def _assigned(pair: costs.Pair) -> EMDResult:
     enough = paired - (1e-12 * paired + 1e-15 * scale)
     shift = pair.y.mean(0) - pair.x.mean(0)
     direction = shift / torch.linalg.vector_norm(shift).clamp_min(1e-300)
-    starts = (cost.new_zeros(len(cost)), pair.y @ direction, cost.amin(0))
-    proof = identity_certificate(cost, starts, enough)
+    proof = identity_certificate(cost, pair.y @ direction, enough, hand_over=True)
     if proof.lower >= enough:
         matching = torch.arange(len(cost), device=cost.device)
         return _result(pair, paired, proof, paired, matching, "exact: the identity is optimal")
     host = cost.cpu()
-    found = assign(host, Certificate(proof.lower, proof.u.cpu(), proof.v.cpu()), enough)
+    if host is not cost:
+        proof = certify(host, proof.v.cpu())
+    found = assign(host, proof, paired, 1e-15 * scale)
     matching = found.matching.to(pair.a.device)
     value = float(pair.direct(torch.arange(len(host), device=pair.a.device), matching).mean())
     return _result(pair, value, found.certificate, paired, matching, f"exact: {found.solver}")
