@@ -79,9 +79,22 @@ class Arm:
     control: str | None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def batch_norm(self) -> bool:
+        """Whether it is torch's own batch norm."""
+        return self.kind is _batch
+
     def make(self, channels: int) -> nn.Module:
         """A fresh layer for `channels` channels."""
         return self.kind(channels, **self.settings)
+
+    def make_synchronized(self, channels: int) -> nn.Module:
+        """The same, sharing its batch statistics over all processes of a group; equal in names and stored tensors."""
+        if self.kind in (_unitized, _published):
+            return self.kind(channels, **self.settings, process_group="world")
+        if self.kind is _batch:
+            return nn.SyncBatchNorm(channels, **self.settings)
+        return self.make(channels)
 
 
 ARMS: dict[str, Arm] = {

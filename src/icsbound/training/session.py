@@ -47,7 +47,14 @@ class Session:
         self.steps_per_epoch = len(self.batches)
         self.steps = recipe.epochs * self.steps_per_epoch
 
-        model = network(config, splits.train).to(self.dtype)
+        if self.accelerator.num_processes > 1 and config.device == "cpu" and arms.parse(config.arm).batch_norm:
+            # torch's synchronized batch norm refuses the CPU, and unsynchronized it would be another layer.
+            fail(
+                "arm",
+                "be another on several CPU processes (unitized:alpha_init=0,frozen=true is batch norm)",
+                config.arm,
+            )
+        model = network(config, splits.train, synchronized=self.accelerator.num_processes > 1).to(self.dtype)
         if config.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.SGD(
@@ -136,13 +143,16 @@ def normalization(config: TrainConfig, train: data.Dataset, standardize: bool = 
     return dataclasses.replace(data.Normalize.of(train), each=config.standardize or standardize)
 
 
-def network(config: TrainConfig, dataset: data.Dataset) -> nn.Module:
-    """The untrained network of `config` for the images of `dataset`."""
+def network(config: TrainConfig, dataset: data.Dataset, *, synchronized: bool = False) -> nn.Module:
+    """The untrained network of `config` for the images of `dataset`, its batch statistics `synchronized` over
+    processes or not.
+    """
+    arm = arms.parse(config.arm)
     return models.build(
         config.model,
         classes=dataset.classes,
         channels=dataset.images.shape[1],
-        norm=arms.parse(config.arm).make,
+        norm=arm.make_synchronized if synchronized else arm.make,
         seed=config.seed,
         dropout=config.dropout,
     )
