@@ -1,0 +1,188 @@
+"""The native assignment solver: equal to scipy on every family and forced stage, and never believed."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+from clouds import distances, draw
+from scipy.optimize import linear_sum_assignment
+
+from icsbound import _native
+from icsbound.measure import assignment, certificate
+from icsbound.measure.assignment import assign
+from icsbound.measure.certificate import Certificate, certify, identity_certificate
+from icsbound.measure.emd import emd
+
+native = pytest.mark.skipif(_native.library() is None, reason="no native library was built here")
+
+
+def optimum(c: np.ndarray) -> float:
+    i, j = linear_sum_assignment(c)
+    return float(c[i, j].mean())
+
+
+def starts(g: np.random.Generator, c: torch.Tensor) -> list[Certificate]:
+    """Potentials a solver may be started from: none, columns' minima, a good guess, and a bad one."""
+    rough = torch.from_numpy(g.normal(size=len(c))) * float(c.mean())
+    return [certify(c, v) for v in (torch.zeros(len(c)).double(), c.amin(0), rough)]
+
+
+def solve_from_every_start(g: np.random.Generator, c: torch.Tensor, label: str) -> None:
+    right, largest = optimum(c.numpy()), float(c.max())
+    paired = float(c.diagonal().mean())
+    for start in starts(g, c):
+        found = assignment._lazily(_native.library(), c, start, paired)
+        assert found is not None, label
+        assert found.value == pytest.approx(right, rel=1e-12, abs=1e-15 * largest), label
+        assert found.certificate.lower == pytest.approx(right, rel=1e-12, abs=1e-14 * largest), label
+
+
+def fuzz(cases: int, seed: int) -> None:
+    g = np.random.default_rng(seed)
+    for _ in range(cases):
+        n = int(g.choice([1, 2, 3, 7, 31, 32, 33, 64, 65, 100, 257]))  # sizes round the caches, blocks and streams
+        a, b, label = draw(g, n, int(g.choice([1, 2, 3, 8])), float(g.choice([0, -100, 100])))
+        unit = 10.0 ** -round(np.log10(float(a.abs().max()) or 1.0))
+        solve_from_every_start(g, torch.from_numpy(distances(a * unit, b * unit)), label)
+
+
+@native
+def test_equals_scipy_from_every_start() -> None:
+    fuzz(150, seed=0)
+
+
+@native
+@pytest.mark.full
+@pytest.mark.parametrize("seed", range(10))
+def test_equals_scipy_from_every_start_in_ten_thousand_solves(seed: int) -> None:
+    fuzz(400, seed=10 + seed)
+
+
+@native
+@pytest.mark.parametrize(
+    ("family", "seed"), [("far", 0), ("far", 1), ("ties", 2), ("duplicates", 3), ("shuffled", 4), ("line", 5)]
+)
+def test_harder_problems_go_through_every_stage(family: str, seed: int) -> None:
+    """n = 600: the far pair and the line leave most rows unmatched after reduction, so that the auction runs."""
+    g = np.random.default_rng(seed)
+    z = g.normal(size=(600, 3))
+    a = np.maximum(z @ g.normal(size=(3, 8)), 0)
+    b = np.maximum(z @ g.normal(size=(3, 8)) * 2 + 1, 0)
+    if family == "ties":
+        a, b = np.round(a[:, :3], 1), np.round(b[:, :3], 1)
+    if family == "duplicates":
+        a, b = np.round(a[:, :2]), np.round(b[:, :2])
+    if family == "shuffled":
+        b = (a + 0.01 * g.normal(size=a.shape))[g.permutation(600)]
+    if family == "line":
+        a, b = a[:, :1] * np.ones(8), b[:, :1] * np.ones(8)
+    solve_from_every_start(g, torch.from_numpy(distances(torch.from_numpy(a), torch.from_numpy(b))), family)
+
+
+@native
+def test_row_minima_equal_torch() -> None:
+    g = torch.Generator().manual_seed(0)
+    for n, m in ((1, 1), (3, 17), (5, 300), (64, 64), (131, 257)):
+        c, v = torch.rand(n, m, generator=g, dtype=torch.float64), torch.rand(m, generator=g, dtype=torch.float64)
+        columns = torch.empty(m, dtype=torch.float64)
+        found = certify(c, v, columns)
+        assert torch.equal(found.u, (c - v).amin(1))
+        assert found.at is not None
+        assert torch.equal(found.at, (c - v).argmin(1))
+        assert torch.equal(columns, c.amin(0))
+        assert torch.equal(certify(c, v).u, found.u)
+
+
+def hard(n: int = 80) -> torch.Tensor:
+    g = np.random.default_rng(9)
+    z = g.normal(size=(n, 2))
+    a, b = (torch.from_numpy(np.maximum(z @ g.normal(size=(2, 6)) + shift, 0)) for shift in (0, 2))
+    return torch.from_numpy(distances(a, b))
+
+
+def prove(c: torch.Tensor) -> tuple[Certificate, float]:
+    paired = float(c.diagonal().mean())
+    return identity_certificate(c, torch.zeros(len(c)).double(), paired), paired
+
+
+@native
+def test_a_budget_in_slices_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    c = hard()
+    start, paired = prove(c)
+    whole = assign(c, start, paired, 0.0)
+    monkeypatch.setattr(assignment, "SLICE", 7)
+    parts = assign(c, start, paired, 0.0)
+    assert whole.solver == parts.solver == "lazy assignment"
+    assert torch.equal(whole.matching, parts.matching)
+    assert torch.equal(whole.certificate.v, parts.certificate.v)
+
+
+@native
+def test_an_exhausted_budget_hands_over_to_pot(monkeypatch: pytest.MonkeyPatch) -> None:
+    c = hard()
+    monkeypatch.setattr(assignment, "SLICE", 1)
+    monkeypatch.setattr(assignment, "LIMIT", 0.01)
+    found = assign(c, *prove(c), 0.0)
+    assert found.solver == "POT network simplex"
+    assert found.value == pytest.approx(optimum(c.numpy()), rel=1e-12)
+
+
+class Wrong:
+    """A library whose solver swaps two rows of the right answer."""
+
+    def __init__(self) -> None:
+        self._real = _native.library()
+
+    def __getattr__(self, name: str) -> object:
+        real = getattr(self._real, name)
+        if name != "icsbound_assignment_result":
+            return real
+
+        def result(solver: object, matching: object, v: object) -> None:
+            real(solver, matching, v)
+            columns = np.ctypeslib.as_array((ctypes.c_int64 * 80).from_address(matching.value))  # type: ignore[attr-defined]
+            columns[[0, 1]] = columns[[1, 0]]
+
+        return result
+
+
+@native
+def test_a_wrong_matching_is_never_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    c = hard()
+    start, paired = prove(c)
+    right = optimum(c.numpy())
+    wrong = Wrong()
+    monkeypatch.setattr(_native, "library", lambda: wrong)
+    assert assign(c, start, paired, 0.0).solver == "POT network simplex"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    stopped = assign(c, start, paired, 0.0)
+    assert stopped.solver == "lazy assignment"
+    assert stopped.gap > 1e-6 * right
+    assert stopped.certificate.lower <= right * (1 + 1e-12) <= stopped.value
+
+
+def test_without_the_library_torch_and_pot_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    g = np.random.default_rng(3)
+    for _ in range(20):
+        a, b, label = draw(g, 40, 3)
+        with_library = emd(a, b)
+        monkeypatch.setattr(_native, "library", lambda: None)
+        without = emd(a, b)
+        monkeypatch.undo()
+        assert without.certified, label
+        assert without.value == pytest.approx(with_library.value, rel=1e-9, abs=1e-14 * without.scale), label
+
+
+def test_sweeps_stop_early_for_a_solver_only() -> None:
+    g = torch.Generator().manual_seed(0)
+    a = torch.randn(200, 16, generator=g, dtype=torch.float64)
+    b = a[torch.randperm(200, generator=g)] + 0.01
+    c = torch.from_numpy(distances(a, b))
+    full = identity_certificate(c, torch.zeros(200).double(), np.inf)
+    brief = identity_certificate(c, torch.zeros(200).double(), np.inf, hand_over=True)
+    assert full.lower >= brief.lower
+    assert certificate.SPREAD <= 1
