@@ -21,8 +21,8 @@ from torch import Tensor
 from icsbound import _check
 from icsbound._check import InputError
 from icsbound.measure import cost as costs
-from icsbound.measure.assignment import assign, transport
-from icsbound.measure.certificate import Certificate, certify, identity_certificate
+from icsbound.measure.assignment import solve, transport
+from icsbound.measure.certificate import Certificate
 from icsbound.measure.line import line
 
 MAX_BYTES = 4 << 30  # of the cost matrix: n = 23,170
@@ -102,23 +102,14 @@ def emd(
 def _assigned(pair: costs.Pair) -> EMDResult:
     """Equal sizes, uniform weights."""
     diagonal = pair.paired()
-    paired, scale = float(diagonal.mean()), pair.scale
     cost = costs.matrix(pair)
     cost.diagonal().copy_(diagonal)
-    enough = paired - (1e-12 * paired + 1e-15 * scale)
     shift = pair.y.mean(0) - pair.x.mean(0)
     direction = shift / torch.linalg.vector_norm(shift).clamp_min(1e-300)
-    proof = identity_certificate(cost, pair.y @ direction, enough, hand_over=True)
-    if proof.lower >= enough:
-        matching = torch.arange(len(cost), device=cost.device)
-        return _result(pair, paired, proof, paired, matching, "exact: the identity is optimal")
-    host = cost.cpu()
-    if host is not cost:
-        proof = certify(host, proof.v.cpu())
-    found = assign(host, proof, paired, 1e-15 * scale)
+    found = solve(cost, pair.y @ direction, rounding=1e-15 * pair.scale)
     matching = found.matching.to(pair.a.device)
-    value = float(pair.direct(torch.arange(len(host), device=pair.a.device), matching).mean())
-    return _result(pair, value, found.certificate, paired, matching, f"exact: {found.solver}")
+    value = float(pair.direct(torch.arange(len(cost), device=pair.a.device), matching).mean())
+    return _result(pair, value, found.certificate, float(diagonal.mean()), matching, f"exact: {found.solver}")
 
 
 def _transported(pair: costs.Pair, wa: Tensor | None, wb: Tensor | None) -> EMDResult:
