@@ -151,14 +151,21 @@ class _Native(torch.autograd.Function):
         )
         return (
             dx,
-            None if weight is None else dweight.to(weight.dtype),
-            None if bias is None else dbias.to(bias.dtype),
-            dalpha.to(alpha.dtype),
+            _like(dweight, weight),
+            _like(dbias, bias),
+            _like(dalpha, alpha),
             None,
             None,
             None,
             None,
         )
+
+
+def _like(grad: Tensor, parameter: Tensor | None) -> Tensor | None:
+    """The gradient in its parameter's dtype, or None where there is no parameter."""
+    if parameter is None:
+        return None
+    return grad if grad.dtype is parameter.dtype else grad.to(parameter.dtype)
 
 
 class _Unitize(torch.autograd.Function):

@@ -102,8 +102,8 @@ def _constants(settings: Settings, N: int, C: int, L: int, training: bool) -> tu
     return codes, (s.eps, s.norm_eps, per_kappa, factor, N * L, low, high)
 
 
-def _inner(values: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if values is None else values.to(dtype).contiguous()
+def _inner(values: Tensor, dtype: torch.dtype) -> Tensor:
+    return values if values.dtype is dtype and values.is_contiguous() else values.to(dtype).contiguous()
 
 
 def _address(values: Tensor | None) -> int | None:
@@ -136,10 +136,10 @@ def forward(
     N, C = x.shape[:2]
     L = x.numel() // (N * C)
     codes, numbers = _constants(settings, N, C, L, stored is None)
-    weight, bias, alpha = (_inner(p, inner) for p in parameters)
+    weight, bias, alpha = (None if p is None else _inner(p, inner) for p in parameters)
     y = torch.empty_like(x)
     saved = torch.empty(_sizes(N, C, L, settings)[0], dtype=inner)
-    mean, var = torch.empty(2, C, dtype=inner) if stored is None else (s.to(inner).contiguous() for s in stored)
+    mean, var = (torch.empty(C, dtype=inner) if s is None else _inner(s, inner) for s in stored or (None, None))
     in_place = running is not None and _moved_natively(running, inner)
     momentum, bessel, running_mean, running_var = _fields(running if in_place else None)
     calls[0](
@@ -176,7 +176,7 @@ def backward(
     N, C = x.shape[:2]
     L = x.numel() // (N * C)
     codes, numbers = _constants(settings, N, C, L, training)
-    weight = _inner(parameters.weight_C, inner)
+    weight = None if parameters.weight_C is None else _inner(parameters.weight_C, inner)
     dx = torch.empty_like(x) if want_dx else None
     work = torch.empty(_sizes(N, C, L, settings)[1], dtype=inner)
     dweight, dbias, dalpha = (torch.empty(C, dtype=inner) for _ in range(3))
