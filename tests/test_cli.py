@@ -63,6 +63,9 @@ def test_a_taken_folder_is_refused_and_force_replaces_a_run_only(
     assert run("train", "--arm", "bn", *QUICK, "--out", out) == 2
     assert re.search(r"--out must be a fresh folder, got '.*run'; --force replaces", capsys.readouterr().err)
     (out / "old.txt").write_text("x")
+    assert run("train", *QUICK, "--batch-size", 1, "--out", out, "--force") == 2
+    assert (out / "old.txt").exists()  # a run that cannot be trained replaces nothing
+    capsys.readouterr()
     assert run("train", "--arm", "unitized", "--no-monitor", *QUICK, "--out", out, "--force") == 0
     assert not (out / "old.txt").exists()
     (tmp_path / "mine").mkdir()

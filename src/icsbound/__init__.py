@@ -10,6 +10,9 @@ from icsbound.norm import (
     UnitizedBatchNorm1d,
     UnitizedBatchNorm2d,
     UnitizedBatchNorm3d,
+    convert,
+    fold,
+    revert,
     unitized_batch_norm,
 )
 
@@ -23,6 +26,9 @@ __all__ = [
     "__version__",
     "bounds",
     "capture",
+    "convert",
     "emd",
+    "fold",
+    "revert",
     "unitized_batch_norm",
 ]

@@ -100,8 +100,9 @@ def _training_flags(command: argparse.ArgumentParser) -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from icsbound.training import compare, pool
+    from icsbound.training import compare, pool, session
 
+    report.require()
     if args.resume:
         config, out = compare.CompareConfig.load(_resumed(args)), args.resume
         if args.data_dir is not None:
@@ -114,6 +115,8 @@ def _compare(args: argparse.Namespace) -> int:
             base=_configured(args, default.base),
         )
     runs = config.runs()  # refuses an unusable arm, seed or device before anything is written
+    if args.force:  # what cannot be trained must not replace what was
+        session.Session(next(iter(runs.values())))
     out = args.resume or _folder(args)
     failed: str | None = None
     try:
@@ -124,16 +127,14 @@ def _compare(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         _page_so_far(out)
         raise
-    _show_results(out, args.json)
-    print(f"page: {report.build(out)}", file=sys.stderr if args.json else sys.stdout)
     if failed is not None:
         print(f"icsbound compare: {failed}", file=sys.stderr)
-        return 1
-    return 0
+    _show_results(out, args.json)
+    return 0 if failed is None else 1
 
 
 def _train(args: argparse.Namespace) -> int:
-    from icsbound.training import loop
+    from icsbound.training import loop, session
 
     if args.resume:
         config, out = TrainConfig.load(_resumed(args)), args.resume
@@ -141,7 +142,8 @@ def _train(args: argparse.Namespace) -> int:
             config = dataclasses.replace(config, data_dir=args.data_dir)
     else:
         config = _configured(args, TrainConfig(monitor=None if args.no_monitor else MonitorConfig()))
-    config = config.resolved()
+    if args.force:
+        session.Session(config.resolved())
     out = args.resume or _folder(args)
     try:
         with _progress(args.quiet, 1) as show:
@@ -153,7 +155,6 @@ def _train(args: argparse.Namespace) -> int:
         _page_so_far(out)
         raise
     _show_results(out, args.json)
-    print(f"page: {report.build(out)}", file=sys.stderr if args.json else sys.stdout)
     return 0
 
 
@@ -230,13 +231,16 @@ def _page_so_far(out: Path) -> None:
 
 
 def _show_results(out: Path, as_json: bool) -> None:
-    from icsbound.report import console
+    """The table and the page; where the extra for them is missing, how to have them: the run itself is whole."""
+    try:
+        report.require()
+        from icsbound.report import console
 
-    if as_json:
-        for row in console.rows(out):
-            print(json.dumps(row))
-    else:
-        print("\n".join(console.lines(out)))
+        page = f"page: {report.build(out)}"
+        print("\n".join(map(json.dumps, console.rows(out)) if as_json else console.lines(out)))
+        print(page, file=sys.stderr if as_json else sys.stdout)
+    except InputError as error:
+        print(f"no page yet: {error}; then: icsbound report {out}", file=sys.stderr)
 
 
 if __name__ == "__main__":

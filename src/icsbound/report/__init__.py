@@ -11,7 +11,18 @@ from pathlib import Path
 
 from icsbound._check import InputError
 
-__all__ = ["build"]
+__all__ = ["build", "require"]
+
+
+def require() -> None:
+    """Raise InputError where the extra ``icsbound[report]`` is not installed: ask before hours of work, not after."""
+    try:
+        import icsbound.report.console
+        import icsbound.report.html  # noqa: F401  (imported to see whether it can be)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"the page needs {error.name}, which is not installed: pip install 'icsbound[report]'"
+        ) from None
 
 
 def build(folder: str | os.PathLike[str]) -> Path:
@@ -22,10 +33,7 @@ def build(folder: str | os.PathLike[str]) -> Path:
 
     Raises InputError where `folder` holds no readable record, or where the extra ``icsbound[report]`` is not installed.
     """
-    try:
-        from icsbound.report import html
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"the page needs {error.name}, which is not installed: pip install 'icsbound[report]'"
-        ) from None
+    require()
+    from icsbound.report import html
+
     return html.build(Path(folder))
