@@ -92,6 +92,21 @@ def test_parquet_that_is_wrong_is_named(tiny_cifar: tuple[Path, np.ndarray], tmp
     data._parquet.cache_clear()
 
 
+def test_a_few_bad_images_may_be_left_out(tiny_cifar: tuple[Path, np.ndarray]) -> None:
+    folder, pixels = tiny_cifar
+    images: list[bytes | None] = [encoded(p) for p in pixels]
+    images[1] = images[3] = b"no picture"
+    write_parquet(folder, "test", images, [3, 1, 4, 1, 5])
+    data._parquet.cache_clear()
+    with pytest.warns(UserWarning, match=r"^2 of 5 images of the test part were left out: .*row 1: .*row 3: "):
+        test = data.load("cifar10", data_dir=folder, skip_bad=2).test
+    assert test.labels.tolist() == [3, 4, 5]
+    assert np.array_equal(test.images[1].permute(1, 2, 0).numpy(), pixels[2])
+    with pytest.raises(InputError, match=r"row 3: the image cannot be decoded"):
+        data.load("cifar10", data_dir=folder, skip_bad=1)
+    data._parquet.cache_clear()
+
+
 def test_names_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"^data must be one of digits, cifar10, cifar100, got 'digit' \(did you mean 'digits'\?\)$"

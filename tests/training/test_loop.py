@@ -251,3 +251,62 @@ def test_other_arithmetic_trains_too(tmp_path: Path, settings: dict[str, Any]) -
     assert load_file(tmp_path / "model.safetensors")["stem.weight"].dtype == dtype
     epoch = next(r for r in measured(tmp_path) if isinstance(r, records.EpochRecord))
     assert 1.5 < epoch.train_loss < 4.0
+
+
+def test_gradients_may_be_summed_over_parts_of_a_batch(tmp_path: Path) -> None:
+    # group norm knows no batch, so that three parts of a batch give what the whole gives
+    made = {"arm": "gn", "dtype": "float64", "dropout": 0.0, "monitor": None}
+    for accumulate in (1, 3):
+        loop.train(config(recipe={"accumulate": accumulate}, **made), tmp_path / str(accumulate))
+    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("1", "3"))
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-9, atol=1e-11)
+    one, three = measured(tmp_path / "1"), measured(tmp_path / "3")
+    assert [r.train_loss for r in three if isinstance(r, records.EpochRecord)] == pytest.approx(
+        [r.train_loss for r in one if isinstance(r, records.EpochRecord)]
+    )
+
+
+def test_a_running_average_is_what_is_kept_and_survives_a_stop(tmp_path: Path) -> None:
+    made = config(recipe={"ema": 0.5}, monitor=None)
+    states: list[dict[str, torch.Tensor]] = []
+
+    def look(event: Event) -> None:
+        if event.step < 12:
+            newest = checkpoint.paths(tmp_path / "whole" / "checkpoints")[0]
+            states.append(checkpoint.load(newest)["model"])
+
+    loop.train(made, tmp_path / "whole", progress=look, checkpoint_every=1)
+    average = load_file(tmp_path / "whole" / "model.safetensors")
+    expected = states[0]["stem.weight"].clone()
+    for state in states[1:]:
+        expected = 0.5 * expected + 0.5 * state["stem.weight"]
+    # the checkpoint of the last step is gone by then; its weights are those of the run without an average
+    plain = config(monitor=None)
+    loop.train(plain, tmp_path / "plain")
+    last = load_file(tmp_path / "plain" / "model.safetensors")["stem.weight"]
+    torch.testing.assert_close(average["stem.weight"], 0.5 * expected + 0.5 * last)
+    counted = iter(range(1, 100))
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(made, tmp_path / "stopped", stop=lambda: next(counted) == 5)
+    loop.resume(tmp_path / "stopped")
+    same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_snapshots_are_kept(tmp_path: Path) -> None:
+    loop.train(config(monitor=None), tmp_path, snapshots=1)
+    kept = sorted(p.name for p in (tmp_path / "snapshots").iterdir())
+    assert kept == ["step-000000006.safetensors", "step-000000012.safetensors"]
+    assert (tmp_path / "snapshots" / kept[1]).read_bytes() == (tmp_path / "model.safetensors").read_bytes()
+
+
+@pytest.mark.full
+def test_a_compiled_network_trains_and_resumes(tmp_path: Path) -> None:
+    made = config(compile=True)
+    loop.train(made, tmp_path / "whole")
+    counted = iter(range(1, 100))
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(made, tmp_path / "stopped", stop=lambda: next(counted) == 5)
+    loop.resume(tmp_path / "stopped")
+    same_run(tmp_path / "whole", tmp_path / "stopped")
+    assert set(load_file(tmp_path / "whole" / "model.safetensors")) == set(network().state_dict())

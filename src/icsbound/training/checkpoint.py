@@ -74,6 +74,7 @@ def write_model(path: Path, state: dict[str, torch.Tensor]) -> None:
     """Write a model's `state` as safetensors: the same bytes for the same tensors, whatever else differs."""
     import safetensors.torch
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     write(path, safetensors.torch.save(tensors, {"format": "pt"}))
 

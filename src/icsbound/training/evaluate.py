@@ -22,7 +22,7 @@ from icsbound.training.perturb import perturb
 from icsbound.training.progress import Event, Progress, quiet
 from icsbound.training.remedies import batch_statistics, mixed, recalibrate
 from icsbound.training.score import score
-from icsbound.training.session import network, normalization
+from icsbound.training.session import load_splits, network, normalization
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,8 +103,7 @@ def load(run: str | Path, *, data_dir: str | Path | None = None) -> tuple[TrainC
     run = Path(run)
     config = TrainConfig.load(run)
     state = weights(run)
-    hold_out = config.hold_out if config.split == "validation" else 0.0
-    splits = data.load(config.data, config.seed, data_dir=data_dir or config.data_dir, hold_out=hold_out)
+    splits = load_splits(config if data_dir is None else dataclasses.replace(config, data_dir=str(data_dir)))
     model = network(config, splits.train).to(getattr(torch, config.dtype))
     try:
         model.load_state_dict(state)

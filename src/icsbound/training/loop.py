@@ -49,14 +49,15 @@ def train(
     progress: Progress = quiet,
     checkpoint_every: int | None = None,
     keep: int = 2,
+    snapshots: int | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> records.ResultRecord:
     """Train as `config` says in folder `out`, or go on where an earlier call was stopped; returns the result.
 
     `out` receives ``config.json`` first, then ``records.jsonl``, ``checkpoints/`` and last ``model.safetensors``.
     Checkpoints are written every `checkpoint_every` steps, or where that is None at the end of an epoch that comes 15
-    seconds after the last one; the newest `keep` stay until the run is finished. A finished folder is left untouched
-    and its result returned.
+    seconds after the last one; the newest `keep` stay until the run is finished. Every `snapshots` epochs the network
+    is kept, as ``snapshots/step-STEP.safetensors``. A finished folder is left untouched and its result returned.
 
     Ctrl-C, SIGTERM or a true `stop()` end the run after the step under way with a checkpoint, by KeyboardInterrupt
     (SIGTERM: SystemExit 143). Raises InputError for a folder that holds another run, and `Diverged` where the loss is
@@ -67,6 +68,8 @@ def train(
     if checkpoint_every is not None:
         positive_int("checkpoint_every", checkpoint_every)
     positive_int("keep", keep)
+    if snapshots is not None:
+        positive_int("snapshots", snapshots)
     refuse_another(out, config.to_dict(), free=("data_dir",))
     done = finished(out)
     if done is not None:
@@ -78,7 +81,7 @@ def train(
             claim(out, config.to_dict())
         session.accelerator.wait_for_everyone()
         with interrupts.only_here(out) if session.main else contextlib.nullcontext():
-            loop = _Loop(session, out, progress, keep)
+            loop = _Loop(session, out, progress, keep, snapshots)
             with loop:
                 result = loop.go(checkpoint_every, lambda: signals.caught, stop)
     if (
@@ -117,15 +120,15 @@ def _leave(caught: signal.Signals | None, text: str) -> NoReturn:
 class _Loop:
     """A session under way in its folder. Entering it goes back to the newest checkpoint, or begins."""
 
-    def __init__(self, session: Session, out: Path, progress: Progress, keep: int) -> None:
-        self.session, self.config, self.out, self.progress, self.keep = session, session.config, out, progress, keep
+    def __init__(self, session: Session, out: Path, progress: Progress, keep: int, snapshots: int | None) -> None:
+        self.session, self.config, self.out, self.progress = session, session.config, out, progress
+        self.keep, self.snapshots = keep, snapshots
         self.step = 0
         self.seconds = 0.0  # before this process began
         self.loss_sum, self.loss_count = 0.0, 0  # of the epoch under way
         self.last: tuple[float, float] | None = None  # loss and accuracy after the last epoch
         self._began = self._saved = time.perf_counter()
-        self._unread: list[Tensor] = []  # sum and count of the losses of steps self._read + 1, ...
-        self._read = 0
+        self._unread: list[tuple[int, Tensor]] = []  # step, and sum and count of its losses, not yet read
         self._writer: records.Writer | None = None
 
     def __enter__(self) -> _Loop:
@@ -176,34 +179,43 @@ class _Loop:
         torch.manual_seed(seeds.number(self.config.seed, "dropout", self.step, accelerator.process_index))
         for group in session.optimizer.param_groups:
             group["lr"] = recipe.lr_at(self.step, session.steps_per_epoch) * group["lr_factor"]
-        inputs = session.normalize(images, session.dtype)
-        if self.config.channels_last:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        total = F.cross_entropy(session.model(inputs), labels, reduction="sum", label_smoothing=recipe.label_smoothing)
-        self._unread.append(torch.stack((total.detach().double(), torch.full_like(total, len(labels)).double())))
-        on_cpu = accelerator.device.type == "cpu"
-        mean = self._read_losses() if on_cpu or len(self._unread) >= _READ_LOSS_EVERY else None
-        # Processes may hold unequal shares of a short batch, and gradients are averaged over processes: with this
-        # weight the average is the gradient of the whole batch's mean.
-        accelerator.backward(total * (accelerator.num_processes / whole))
+        mean: float | None = None
+        count = min(recipe.accumulate, max(1, len(labels) // 2))  # no part of a short batch may be a single image
+        parts = list(zip(images.tensor_split(count), labels.tensor_split(count), strict=True))
+        for number, (few, theirs) in enumerate(parts, 1):
+            inputs = session.normalize(few, session.dtype)
+            if self.config.channels_last:
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            # Processes exchange gradients once a step, with its last part.
+            with contextlib.nullcontext() if number == len(parts) else accelerator.no_sync(session.model):
+                logits = session.model(inputs)
+                total = F.cross_entropy(logits, theirs, reduction="sum", label_smoothing=recipe.label_smoothing)
+                sums = torch.stack((total.detach(), torch.full_like(total, len(theirs)))).double()
+                self._unread.append((self.step + 1, sums))
+                if accelerator.device.type == "cpu" or len(self._unread) >= _READ_LOSS_EVERY:
+                    mean = self._read_losses()
+                # Processes may hold unequal shares of a short batch, and gradients are averaged over processes: with
+                # this weight the average is the gradient of the whole batch's mean.
+                accelerator.backward(total * (accelerator.num_processes / whole))
         if recipe.clip_norm is not None:
             accelerator.clip_grad_norm_(session.model.parameters(), recipe.clip_norm)
         session.optimizer.step()
         session.optimizer.zero_grad()
+        if session.average is not None:
+            session.average.update_parameters(session.plain)
         return mean
 
     def _read_losses(self) -> float | None:
         """Add the losses not yet read to the epoch's sum; returns the newest batch's mean, if there is one."""
         if not self._unread:
             return None
-        table = self.session.accelerator.reduce(torch.stack(self._unread), "sum").tolist()
-        self._unread.clear()
-        for total, count in table:
-            self._read += 1
+        table = self.session.accelerator.reduce(torch.stack([sums for _, sums in self._unread]), "sum").tolist()
+        for (step, _), (total, count) in zip(self._unread, table, strict=True):
             if not math.isfinite(total):
-                self._diverged(f"the loss is {total}", self._read)
+                self._diverged(f"the loss is {total}", step)
             self.loss_sum += total
             self.loss_count += int(count)
+        self._unread.clear()
         return float(table[-1][0] / table[-1][1])
 
     def _watch(self) -> None:
@@ -229,6 +241,9 @@ class _Loop:
             )
         )
         self.loss_sum, self.loss_count = 0.0, 0
+        if self._writer is not None and self.snapshots is not None and (epoch + 1) % self.snapshots == 0:
+            path = self.out / "snapshots" / f"step-{self.step:09d}.safetensors"
+            checkpoint.write_model(path, self.session.result.state_dict())
 
     # Stopping.
 
@@ -269,7 +284,7 @@ class _Loop:
             peak_memory=devices.peak_memory(),
         )
         if self._writer is not None:
-            checkpoint.write_model(self.out / "model.safetensors", self.session.plain.state_dict())
+            checkpoint.write_model(self.out / "model.safetensors", self.session.result.state_dict())
             self._write(result)
             self._writer.sync()
             checkpoint.clear(self.out / "checkpoints")
@@ -343,7 +358,7 @@ class _Loop:
                 self._note(f"{state}; the one before it is taken instead")
                 continue
             self.session.load_state(state)
-            self.step = self._read = state["step"]
+            self.step = state["step"]
             self.seconds, self.last = state["seconds"], state["last"]
             self.loss_sum, self.loss_count = state["loss_sum"], state["loss_count"]
             self._note(f"goes on from step {self.step} of {self.session.steps} ({path.name})")

@@ -25,6 +25,10 @@ class Recipe:
     along a cosine to 0. ``steps``: constant, multiplied by `factors[k]` from epoch `milestones[k]` on. Alpha learns
     at `lr` times `alpha_lr_factor`. Weight decay reaches the weights of convolutions and linear layers; biases and
     the parameters of normalization layers (alpha, gamma, beta) only if `decay_all`.
+
+    The gradient of a step is summed over `accumulate` parts of its batch, each normalized by its own statistics. With
+    `ema` = d > 0 the network that is evaluated and saved is the running average a ← d·a + (1 - d)·w of weights and
+    statistics.
     """
 
     name: str
@@ -42,15 +46,24 @@ class Recipe:
     factors: tuple[float, ...] = ()
     label_smoothing: float = 0.0
     clip_norm: float | None = None
+    accumulate: int = 1
+    ema: float = 0.0
     shift: float = 0.0  # largest random shift as a share of the image's width
     flip: bool = False
 
     def __post_init__(self) -> None:
         positive_int("epochs", self.epochs)
         positive_int("batch_size", self.batch_size)
+        positive_int("accumulate", self.accumulate)
+        if self.accumulate > 1 and self.batch_size < 2 * self.accumulate:
+            fail(
+                "accumulate",
+                f"leave at least 2 of the {self.batch_size} images of a batch to each part",
+                self.accumulate,
+            )
         for name, high in (("lr", math.inf), ("weight_decay", math.inf), ("alpha_lr_factor", math.inf)):
             real(name, getattr(self, name), 0.0, high)
-        for name in ("momentum", "warmup", "label_smoothing", "shift"):
+        for name in ("momentum", "warmup", "label_smoothing", "shift", "ema"):
             real(name, getattr(self, name), 0.0, 1.0)
         if self.clip_norm is not None:
             real("clip_norm", self.clip_norm, 0.0)

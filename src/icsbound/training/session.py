@@ -5,10 +5,11 @@ written.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from icsbound._check import fail
 from icsbound.measure.monitor import ICSMonitor
@@ -32,8 +33,7 @@ class Session:
         self.dtype: torch.dtype = getattr(torch, config.dtype)
         recipe = config.recipe
 
-        hold_out = config.hold_out if config.split == "validation" else 0.0
-        splits = data.load(config.data, config.seed, data_dir=config.data_dir, hold_out=hold_out)
+        splits = load_splits(config)
         self.normalize = normalization(config, splits.train)
         self.held_out = self._moved(splits.part(config.split))
         self.batches = data.Batches(
@@ -63,6 +63,12 @@ class Session:
         prepared: tuple[nn.Module, torch.optim.Optimizer] = self.accelerator.prepare(model, optimizer)
         self.model, self.optimizer = prepared
         self.plain: nn.Module = self.accelerator.unwrap_model(self.model)
+        if config.compile:  # the parameters stay those of `plain`, whose layers the monitor sees uncompiled
+            self.model = cast(nn.Module, torch.compile(self.model))
+        self.average: AveragedModel | None = None
+        if recipe.ema:
+            rule = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            self.average = AveragedModel(self.plain, multi_avg_fn=rule, use_buffers=True)
         self.monitor = self._monitor() if self.main and config.monitor is not None else None
 
     def _moved(self, dataset: data.Dataset) -> data.Dataset:
@@ -88,7 +94,12 @@ class Session:
 
     def score(self) -> tuple[float, float]:
         """Loss and accuracy on the held-out part now."""
-        return score(self.plain, self.held_out, self.normalize, self.dtype)
+        return score(self.result, self.held_out, self.normalize, self.dtype)
+
+    @property
+    def result(self) -> nn.Module:
+        """The network that is evaluated and saved: the trained one, or the running average of it."""
+        return self.plain if self.average is None else self.average.module
 
     def state(self) -> dict[str, Any]:
         """Everything that training changes, as plain values and tensors."""
@@ -96,6 +107,7 @@ class Session:
         return {
             "model": self.plain.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
             "monitor": None if self.monitor is None else self.monitor.state_dict(),
         }
@@ -104,6 +116,8 @@ class Session:
         """Go back to `state`."""
         self.plain.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         if self.monitor is not None:
@@ -141,6 +155,17 @@ def normalization(config: TrainConfig, train: data.Dataset, standardize: bool = 
     says so.
     """
     return dataclasses.replace(data.Normalize.of(train), each=config.standardize or standardize)
+
+
+def load_splits(config: TrainConfig) -> data.Splits:
+    """The data of `config`; nothing is held out for validation where the test part is evaluated."""
+    return data.load(
+        config.data,
+        config.seed,
+        data_dir=config.data_dir,
+        hold_out=config.hold_out if config.split == "validation" else 0.0,
+        skip_bad=config.skip_bad,
+    )
 
 
 def network(config: TrainConfig, dataset: data.Dataset, *, synchronized: bool = False) -> nn.Module:
