@@ -28,12 +28,18 @@ def _exponent(largest: float) -> int:
     return max(-1000, min(1000, math.frexp(largest)[1])) if largest > 0 else 0
 
 
+def rescaled(values: Tensor, exponent: int) -> Tensor:
+    """`values` times 2**exponent, also where that power is no float64 itself."""
+    half = exponent // 2
+    return values * 2.0**half * 2.0 ** (exponent - half)
+
+
 @dataclass(frozen=True)
 class Pair:
     """Two clouds with what is needed to measure between them in units of ``2**exponent``.
 
-    `x` and `y` are the clouds jointly centred and scaled in float64 (their largest entry lies in [1/2, 1), or is 0), so
-    that no square overflows or vanishes at any scale of the input. `direct` goes back to the original rows: a
+    `x` and `y` are the clouds jointly centred and scaled in float64 (their largest entry lies in [1/2, 1), or is 0),
+    so that no square overflows or vanishes at any scale of the input. `direct` goes back to the original rows: a
     difference of centred rows would carry the rounding of the centre.
     """
 
@@ -102,8 +108,8 @@ def pair(a: Tensor, b: Tensor) -> Pair:
 def matrix(p: Pair) -> Tensor:
     """The (n, m) cost matrix in units of ``2**p.exponent``.
 
-    One matrix product gives ``|x|^2 + |y|^2 - 2 x.y``; it cancels where two points are close beside their distance from
-    the centre, so every such entry is computed anew from the difference of its rows.
+    One matrix product gives ``|x|^2 + |y|^2 - 2 x.y``; it cancels where two points are close beside their distance
+    from the centre, so every such entry is computed anew from the difference of its rows.
     """
     n, m = len(p.x), len(p.y)
     cost = p.x.new_empty(n, m)

@@ -172,8 +172,7 @@ def _result(
         paired = None if paired is None else math.ldexp(paired, pair.exponent)
     except OverflowError:
         raise InputError("a and b must lie closer together: their distance exceeds the largest float64") from None
-    half = 2.0 ** (pair.exponent // 2)
-    u, v = (z.to(pair.a.device) * half * 2.0 ** (pair.exponent - pair.exponent // 2) for z in (proof.u, proof.v))
+    u, v = (costs.rescaled(z.to(pair.a.device), pair.exponent) for z in (proof.u, proof.v))
     n, d = pair.a.shape
     result = EMDResult(value, lower, value - lower, paired, matching, n, d, estimator, u, v, scale)
     if result.certified:

@@ -1,0 +1,261 @@
+"""What a measured distance says about the laws behind two clouds: its error, its floor, a lower bound, a verdict.
+
+Row i of both clouds comes from the same input of a probe of n inputs; EM_n is their Earth Mover distance, W1 that of
+the laws. E[EM_n] >= W1, since transport between samples costs more than between laws, and the excess shrinks with n
+and slowly so in high dimension: even for one law at both steps, EM_n between clouds from different inputs is the
+*floor* and not 0. Clouds of one probe share their sampling, so that EM_n may well lie below the floor; it then
+mostly repeats the mean displacement of the inputs.
+
+What decides is a bound that has no such excess. Fit a 1-Lipschitz function f on one half of the inputs and take
+E f(a) - E f(b) on the other: its expectation is at most W1 whatever f is, and 0 if the laws agree. Three functions
+are
+tried: the optimal potential f(x) = min_j (|x - b_j| - v_j), the linear one along the mean shift, and the distance
+from the common mean. The first sees most but needs the most inputs; the others see what layers mostly do in training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from icsbound import _check
+from icsbound._check import InputError
+from icsbound.measure import cost as costs
+from icsbound.measure.certificate import certify
+from icsbound.measure.emd import EMDResult, emd
+
+LEVEL = 0.05
+LEAST_ROWS = 8  # halves of four
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its standard error, in the units of the clouds."""
+
+    value: float
+    error: float
+
+    @property
+    def tail(self) -> float:
+        """The probability of a value at least this large if the truth were 0, by the normal approximation."""
+        if self.error == 0:
+            return 1.0 if self.value <= 0 else 0.0
+        return 0.5 * math.erfc(self.value / self.error / math.sqrt(2))
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} ± {self.error:.2g}"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Lower bounds of W1 from functions fitted on other inputs; each has an expectation of at most W1."""
+
+    potential: Estimate  # the optimal potential of the other half
+    shift: Estimate  # the direction of the other half's mean shift
+    norm: Estimate  # the distance from the other half's mean, with the sign of its difference there
+
+    @property
+    def p(self) -> float:
+        """One-sided p-value of "the laws agree", Bonferroni's over the three functions."""
+        return min(1.0, 3 * min(self.potential.tail, self.shift.tail, self.norm.tail))
+
+    @property
+    def best(self) -> Estimate:
+        """The one that is farthest above 0 in units of its error (the largest, if there are no errors)."""
+        return max(self.potential, self.shift, self.norm, key=lambda e: (-e.tail, e.value))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a distance supports: "moved", "below the floor" (no more than sampling gives), or "not resolved".
+
+    As a bool it is True for "moved" and False for "below the floor"; asking "not resolved" raises InputError, since
+    neither answer is supported.
+    """
+
+    text: Literal["moved", "below the floor", "not resolved"]
+    p: float
+    level: float
+
+    def __bool__(self) -> bool:
+        if self.text == "not resolved":
+            raise InputError(
+                f"the verdict must be resolved to be asked for yes or no, got 'not resolved' (p = {self.p:.3g}); "
+                "a larger probe would resolve a smaller shift"
+            )
+        return self.text == "moved"
+
+    def __str__(self) -> str:
+        return f"{self.text} (p = {self.p:.2g})"
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A distance with all that is needed to judge it; `str` gives one line."""
+
+    em: EMDResult
+    error: float  # standard error of em.value as an estimate of E[EM_n]
+    floor: float  # EM between two disjoint halves of the first cloud
+    disjoint: float  # EM between one half of the inputs at the first step and the other half at the second
+    held_out: HeldOut
+    spread: float  # root mean square distance of the rows of the first cloud from their mean
+
+    def verdict(self, level: float = LEVEL) -> Verdict:
+        """Whether the held-out bound exceeds 0 at `level`, and if it does not, whether EM is even above the floor."""
+        return judge(self, self.held_out.p, level)
+
+    def __str__(self) -> str:
+        em = self.em
+        ratio = em.paired / em.value if em.paired is not None and em.value else 1.0
+        relative = f" = {em.value / self.spread:.3g} spreads" if self.spread else ""
+        return (
+            f"EM {Estimate(em.value, self.error)}{relative} | gap {em.gap:.1g} | "
+            f"paired {em.paired:.4g}, {ratio:.3f} EM | "
+            f"floor {self.floor:.4g} (n = {em.n // 2}) | disjoint probes {self.disjoint:.4g} | "
+            f"W1 at least {self.held_out.best} | n = {em.n}, d = {em.d} | {self.verdict()}"
+        )
+
+
+def judge(shift: Shift, p: float, level: float) -> Verdict:
+    """The verdict at a p-value, possibly adjusted for many distances."""
+    _check.real("level", level, 0.0, 1.0)
+    if p <= level:
+        return Verdict("moved", p, level)
+    return Verdict("below the floor" if shift.em.value <= shift.floor else "not resolved", p, level)
+
+
+def standard_error(result: EMDResult) -> float:
+    """sd(u_i + v_i) / sqrt(n), the standard error of EM_n over draws of n inputs; needs clouds of equal size.
+
+    u_i + v_i is what input i contributes to the dual value, whose potentials change little from sample to sample.
+    Resampling with replacement would not do: repeated inputs shorten every transport.
+    """
+    if result.matching is None:
+        raise InputError("result must come from clouds of equal size without weights to have a standard error by input")
+    terms = (result.u + result.v) / (result.scale or 1.0)
+    return float(terms.std()) * result.scale / math.sqrt(result.n) if result.n > 1 else math.inf
+
+
+def halves(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Two random disjoint halves of n inputs, of n // 2 each, sorted."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    return order[: n // 2].sort().values, order[n // 2 : 2 * (n // 2)].sort().values
+
+
+def noise_floor(a: Tensor, seed: int = 0) -> float:
+    """EM between two disjoint halves of the rows of one cloud (n, d): what sampling alone gives at n // 2 inputs."""
+    _enough("a", a)
+    one, two = halves(len(a), seed)
+    return emd(a[one], a[two]).value
+
+
+def disjoint_emd(a: Tensor, b: Tensor, seed: int = 0) -> float:
+    """EM of one half of the inputs in `a` against the other half in `b`, both ways, averaged: no shared sampling."""
+    _paired(a, b)
+    one, two = halves(len(a), seed)
+    return (emd(a[one], b[two]).value + emd(a[two], b[one]).value) / 2
+
+
+def held_out(a: Tensor, b: Tensor, seed: int = 0) -> HeldOut:
+    """Lower bounds of W1 by two-fold cross-fitting over the inputs; see `HeldOut`.
+
+    Raises InputError unless `a` and `b` are paired clouds (n, d) with n >= 8.
+    """
+    _paired(a, b)
+    folds = halves(len(a), seed)
+    terms: list[tuple[Tensor, Tensor, Tensor]] = []
+    for fit, test in (folds, folds[::-1]):
+        v = emd(a[fit], b[fit]).v
+        potential = _transform(a[test], b[fit], v) - _transform(b[test], b[fit], v)
+        pair = costs.pair(a[fit], b[fit])
+        shift = pair.x.mean(0) - pair.y.mean(0)
+        sign = torch.sign(_norms(pair.x).mean() - _norms(pair.y).mean())
+        x, y = pair.centred(a[test]), pair.centred(b[test])
+        along = (x - y) @ (shift / torch.linalg.vector_norm(shift).clamp_min(1e-300))
+        radial = sign * (_norms(x) - _norms(y))
+        terms.append((potential, costs.rescaled(along, pair.exponent), costs.rescaled(radial, pair.exponent)))
+    return HeldOut(*map(_cross_fitted, zip(*terms, strict=True)))
+
+
+def _norms(z: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(z, dim=1)
+    return norms
+
+
+def _transform(x: Tensor, b: Tensor, v: Tensor) -> Tensor:
+    """f(x) = min_j (|x - b_j| - v_j) for every row of x."""
+    pair = costs.pair(x, b)
+    cost = costs.matrix(pair)
+    return costs.rescaled(certify(cost, costs.rescaled(v.to(cost.device), -pair.exponent)).u, pair.exponent)
+
+
+def _cross_fitted(terms: tuple[Tensor, ...]) -> Estimate:
+    """The mean over folds of the mean over inputs, and its standard error.
+
+    Each fold's function was fitted on the other fold, so that the two means are anything but independent (for the
+    mean shift they even share their sign). Their errors are therefore averaged, which bounds the error of the
+    average under any dependence.
+    """
+    scale = max(float(t.abs().max()) for t in terms) or 1.0
+    value = sum(float((t / scale).mean()) for t in terms) / len(terms)
+    error = sum(float((t / scale).std()) / math.sqrt(len(t)) for t in terms) / len(terms)
+    return Estimate(value * scale, error * scale)
+
+
+def shift_report(a: Tensor, b: Tensor, seed: int = 0) -> Shift:
+    """All of this file for one layer at two steps: `str` of the result is one line, `.verdict()` the judgement.
+
+    Args:
+        a: outputs (n, d) at the first step, the reference; n >= 8 (the normal approximation wants some tens).
+        b: outputs (n, d) of the same inputs, in the same order, at the second step.
+        seed: of the random halves.
+    """
+    _paired(a, b)
+    result = emd(a, b)
+    pair = costs.pair(a, a)
+    spread = float(torch.linalg.vector_norm(pair.x, dim=1).square().mean().sqrt())
+    return Shift(
+        em=result,
+        error=standard_error(result),
+        floor=noise_floor(a, seed),
+        disjoint=disjoint_emd(a, b, seed),
+        held_out=held_out(a, b, seed),
+        spread=math.ldexp(spread, pair.exponent),
+    )
+
+
+def control(shifts: Sequence[Shift], rate: float = LEVEL) -> list[Verdict]:
+    """Verdicts over many layers and steps, with at most a share `rate` of false ones expected among "moved".
+
+    Benjamini and Yekutieli's procedure (`scipy.stats.false_discovery_control`), which allows for any dependence:
+    layers of one network and steps of one training are anything but independent.
+    """
+    _check.real("rate", rate, 0.0, 1.0)
+    if not shifts:
+        return []
+    try:
+        from scipy.stats import false_discovery_control
+    except ImportError:
+        raise InputError(
+            "the false discovery rate needs scipy, which is not installed: pip install 'icsbound[report]'"
+        ) from None
+    adjusted = false_discovery_control([shift.held_out.p for shift in shifts], method="by")
+    return [judge(shift, float(p), rate) for shift, p in zip(shifts, adjusted, strict=True)]
+
+
+def _enough(name: str, cloud: Tensor) -> None:
+    _check.cloud(name, cloud)
+    if len(cloud) < LEAST_ROWS:
+        raise InputError(f"{name} must have at least {LEAST_ROWS} rows to be halved, got {len(cloud)}")
+
+
+def _paired(a: Tensor, b: Tensor) -> None:
+    _enough("a", a)
+    _enough("b", b)
+    if a.shape != b.shape:
+        raise InputError(f"a and b must hold the same inputs (equal shapes), got {tuple(a.shape)} and {tuple(b.shape)}")

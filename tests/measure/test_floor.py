@@ -1,0 +1,193 @@
+"""Errors, floors, held-out bounds and verdicts: against simulation, where the truth is known."""
+
+from __future__ import annotations
+
+import builtins
+import math
+
+import pytest
+import torch
+
+from icsbound._check import InputError
+from icsbound.measure import floor
+from icsbound.measure.emd import emd
+from icsbound.measure.floor import Estimate, HeldOut, Shift, Verdict, control, shift_report, standard_error
+
+Tensor = torch.Tensor
+
+
+def gaussian(seed: int, n: int, d: int) -> Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def unmoved(seed: int, n: int = 60, d: int = 3, jitter: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Two clouds of one law whose rows belong together: correlated Gaussians of equal marginals."""
+    a, noise = gaussian(seed, n, d), gaussian(seed + 50_000, n, d)
+    share = math.sqrt(1 / (1 + jitter**2))
+    return a, share * a + math.sqrt(1 - share**2) * noise
+
+
+def test_standard_error_equals_the_spread_over_probes() -> None:
+    values, errors = [], []
+    for seed in range(200):
+        a = gaussian(seed, 50, 2)
+        result = emd(a, 1.5 * a + a.square())
+        values.append(result.value)
+        errors.append(standard_error(result))
+    spread = float(torch.tensor(values).std())
+    assert float(torch.tensor(errors).square().mean().sqrt()) == pytest.approx(spread, rel=0.25)
+    centre = float(torch.tensor(values).mean())
+    covered = sum(abs(v - centre) <= 1.96 * e for v, e in zip(values, errors, strict=True))
+    assert 0.88 <= covered / 200 <= 0.99  # an interval for E[EM_n], at 95 % nominally
+
+
+@pytest.mark.parametrize("jitter", [0.1, 1.0])
+def test_nothing_moved_is_rarely_called_moved(jitter: float) -> None:
+    """300 pairs from one law: at level 0.05 no more than 15 + 3 standard deviations of false alarms."""
+    alarms = sum(floor.held_out(*unmoved(seed, jitter=jitter)).p <= 0.05 for seed in range(300))
+    assert alarms <= 15 + 3 * math.sqrt(300 * 0.05 * 0.95)
+
+
+def test_held_out_bounds_stay_below_w1() -> None:
+    """One-sided coverage for a known W1 (a shift): each bound minus two errors exceeds it in few of 200 probes."""
+    exceeded = {"potential": 0, "shift": 0, "norm": 0}
+    for seed in range(200):
+        a, b = unmoved(seed, n=40)
+        found = floor.held_out(a, b + torch.tensor([0.3, 0.0, 0.4]))
+        for name in exceeded:
+            bound: Estimate = getattr(found, name)
+            exceeded[name] += bound.value - 1.645 * bound.error > 0.5
+    assert max(exceeded.values()) <= 0.05 * 200 + 3 * math.sqrt(200 * 0.05 * 0.95)
+
+
+def test_floor_and_disjoint_probes_agree_when_nothing_moved() -> None:
+    a = gaussian(0, 200, 4)
+    assert floor.disjoint_emd(a, a, seed=3) == pytest.approx(floor.noise_floor(a, seed=3), rel=1e-9)
+    larger = [floor.noise_floor(gaussian(1, n, 4)) for n in (50, 200, 800)]
+    assert larger[0] > larger[1] > larger[2] > 0
+    one, two = floor.halves(7)
+    assert len(one) == len(two) == 3
+    assert not set(one.tolist()) & set(two.tolist())
+
+
+def test_each_function_sees_what_it_is_for() -> None:
+    a = gaussian(2, 200, 5)
+    jitter = 0.01 * gaussian(3, 200, 5)
+    shifted = floor.held_out(a, a + 0.2 + jitter)
+    assert shifted.best is shifted.shift
+    assert shifted.shift.value == pytest.approx(0.2 * math.sqrt(5), rel=0.02)
+    scaled = floor.held_out(a, 1.3 * a + jitter)
+    assert scaled.best is scaled.norm
+    assert scaled.norm.value == pytest.approx(0.3 * float(a.norm(dim=1).mean()), rel=0.05)
+    signs = torch.where(gaussian(4, 400, 1) > 0, 1.0, -1.0)
+    narrow, wide = gaussian(5, 400, 1).abs() * 0.1 + 1, gaussian(6, 400, 1).abs() * 0.1 + 1
+    kinked = floor.held_out(signs * narrow, torch.where(signs > 0, wide + 1, -wide / 2 - 0.25))
+    assert kinked.potential.value > 0.2
+
+
+def test_report_is_one_line_and_follows_the_scale() -> None:
+    a = gaussian(0, 100, 3)
+    report = shift_report(a, 1.2 * a)
+    text = str(report)
+    assert text.count("\n") == 0
+    for part in (
+        "EM 0.",
+        "spreads",
+        "gap ",
+        "paired ",
+        "floor ",
+        "disjoint probes ",
+        "W1 at least ",
+        "n = 100, d = 3",
+        "moved",
+    ):
+        assert part in text
+    assert bool(report.verdict())
+    assert report.spread == pytest.approx(math.sqrt(float((a - a.mean(0)).square().sum(1).mean())), rel=1e-12)
+    for exponent in (-480, 480):
+        scaled = shift_report(a * 2.0**exponent, 1.2 * a * 2.0**exponent)
+        assert scaled.error == pytest.approx(report.error * 2.0**exponent, rel=1e-9)
+        assert scaled.floor == pytest.approx(report.floor * 2.0**exponent, rel=1e-9)
+        assert scaled.held_out.p == pytest.approx(report.held_out.p, rel=1e-6)
+
+
+def test_equal_clouds_are_below_the_floor() -> None:
+    a = gaussian(0, 50, 3)
+    report = shift_report(a, a)
+    assert (report.em.value, report.error, report.held_out.p) == (0.0, 0.0, 1.0)
+    assert report.verdict().text == "below the floor"
+    assert not report.verdict()
+    shifted = shift_report(a, a + 1)
+    assert shifted.verdict().text == "moved"
+
+
+def test_an_unresolved_verdict_is_no_bool() -> None:
+    verdict = Verdict("not resolved", 0.3, 0.05)
+    with pytest.raises(InputError, match=r"resolved to be asked for yes or no, got 'not resolved' \(p = 0.3\)"):
+        bool(verdict)
+    assert str(verdict) == "not resolved (p = 0.3)"
+    a, b = unmoved(0, n=12, d=30, jitter=5)
+    report = shift_report(a, b)
+    assert report.em.value > 0
+    assert report.verdict(level=0.0).text in ("below the floor", "not resolved")
+
+
+def synthetic(p: float, value: float = 1.0) -> Shift:
+    error = 1.0
+    z = math.sqrt(2) * _inverse_erfc(2 * p / 3)
+    estimate = Estimate(z * error, error)
+    em = emd(torch.zeros(2, 2), torch.full((2, 2), value))
+    return Shift(em, 0.1, 0.5, 1.0, HeldOut(estimate, Estimate(0.0, 1.0), Estimate(0.0, 1.0)), 1.0)
+
+
+def _inverse_erfc(y: float) -> float:
+    low, high = -6.0, 6.0
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if math.erfc(middle) > y else (low, middle)
+    return low
+
+
+def test_many_distances_are_controlled_together() -> None:
+    """Benjamini-Yekutieli by hand: p_(k) <= 0.05 k / (m (1 + 1/2 + ... + 1/m))."""
+    ps = [0.001, 0.004, 0.02, 0.04, 0.5]
+    verdicts = control([synthetic(p) for p in ps])
+    harmonic = sum(1 / k for k in range(1, 6))
+    passed = max(k for k, p in enumerate(ps, 1) if p <= 0.05 * k / (5 * harmonic))
+    assert [v.text == "moved" for v in verdicts] == [k <= passed for k in range(1, 6)]
+    assert [synthetic(p).verdict().text == "moved" for p in ps] == [True, True, True, True, False]
+    assert control([]) == []
+    assert verdicts[-1].text == "not resolved"
+    assert control([synthetic(0.9, value=0.1)])[0].text == "below the floor"
+
+
+def test_missing_scipy_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: object, **kwargs: object) -> object:
+        if name.startswith("scipy"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(InputError, match=r"pip install 'icsbound\[report\]'"):
+        control([synthetic(0.5)])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: floor.noise_floor(torch.zeros(7, 2)), "a must have at least 8 rows to be halved, got 7"),
+        (lambda: shift_report(torch.zeros(9, 2), torch.zeros(8, 2)), r"same inputs .* got \(9, 2\) and \(8, 2\)"),
+        (lambda: floor.held_out(torch.zeros(9, 2), torch.full((9, 2), math.nan)), "b must be finite"),
+        (
+            lambda: standard_error(emd(torch.zeros(3, 2), torch.zeros(4, 2))),
+            "result must come from clouds of equal size",
+        ),
+        (lambda: control([synthetic(0.5)], rate=2.0), r"rate must lie in \[0, 1\], got 2.0"),
+        (lambda: synthetic(0.5).verdict(level=-1.0), r"level must lie in \[0, 1\], got -1.0"),
+    ],
+)
+def test_bad_input_is_named(call: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        call()  # type: ignore[operator]
