@@ -31,6 +31,7 @@ def trained(start, wanted, optimizer, steps=60, alpha_range=(0.0, 1.0)):
     return layer, torch.stack(seen)
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("start", [0.0, 1.0])
 def test_a_start_at_an_end_can_leave_it(start, optimizer):
@@ -48,6 +49,7 @@ def test_pushed_outwards_it_stays_in_effect_at_the_end(optimizer):
     assert layer.alpha.detach().max() < 1.0  # and it overshoots by no more than what the optimizer had gathered
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("form", ["harmonic", "arithmetic", "geometric"])
 def test_only_the_outward_part_of_the_gradient_is_dropped(form):
     start = torch.tensor([-0.3, 0.0, 0.5, 1.0, 1.3], dtype=torch.float64)

@@ -156,6 +156,16 @@ def test_hooks_and_marks_of_users_are_kept():
     assert not seen
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # the compiler's own
+def test_a_batch_norm_that_was_compiled_does_not_live_on():
+    bn = nn.BatchNorm1d(3)
+    bn.compile(backend="eager")
+    x = torch.randn(5, 3) * torch.arange(1, 6)[:, None]
+    bn(x)
+    layer = convert(bn, alpha_init=1.0)
+    assert_near(layer(x), UnitizedBatchNorm1d(3, alpha_init=1.0)(x), 1e-6)
+
+
 def test_a_batch_norm_itself():
     bn = nn.BatchNorm3d(3)
     layer = convert(bn, alpha_init=0.5, scope="position")
