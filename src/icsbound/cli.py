@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from icsbound import _version, doctor, report
+from icsbound import commands as more
 from icsbound._check import InputError, fail
 from icsbound.training import arms, data, models, recipes
 from icsbound.training.config import MonitorConfig, TrainConfig
@@ -60,9 +61,14 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--arm", metavar="ARM", help=_ARM_HELP)
     train.add_argument("--seed", type=int, help="fixes split, initial weights, order and augmentation")
     train.add_argument("--no-monitor", action="store_true", help="do not measure the layers")
-    train.add_argument("--checkpoint-every", type=int, metavar="STEPS", help="default: every epoch")
+    train.add_argument("--snapshots", type=int, metavar="EPOCHS", help="keep the network every so many epochs")
+    train.add_argument(
+        "--checkpoint-every", type=int, metavar="STEPS", help="default: after epochs, 15 s apart or more"
+    )
     _training_flags(train)
     train.set_defaults(run=_train)
+
+    more.add(commands, _ARM_HELP, _training_flags)
 
     page = commands.add_parser("report", help="write the page of a run's folder anew, from its records")
     page.add_argument("folder", type=Path)
@@ -90,6 +96,11 @@ def _training_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--probe", type=int, metavar="IMAGES", help="held-out images that the layers are measured on")
     command.add_argument("--captures", type=int, help="how often the layers are measured, besides once before training")
     command.add_argument("--every", type=int, metavar="STEPS", help="measure every so many steps instead")
+    command.add_argument("--standardize", action="store_true", help="each image to mean 0 and variance 1 by itself")
+    command.add_argument("--skip-bad", type=int, metavar="N", help="leave out up to N images that cannot be decoded")
+    command.add_argument("--precision", choices=["no", "bf16", "fp16"], help="of autocast")
+    command.add_argument("--compile", action="store_true", help="by torch.compile")
+    _recipe_flags(command)
     command.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"])
     command.add_argument("--threads", type=int, help="torch's threads on the CPU")
     command.add_argument("--out", type=Path, metavar="DIR", help="default: a fresh runs/COMMAND-TIME")
@@ -99,12 +110,29 @@ def _training_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--quiet", action="store_true", help="no progress")
 
 
+def _recipe_flags(command: argparse.ArgumentParser) -> None:
+    """A flag for every value of a recipe that has none yet."""
+    group = command.add_argument_group("recipe", "every value of the recipe (see icsbound.training.recipes)")
+    readers = {"int": int, "float": float, "str": str}
+    for field in dataclasses.fields(recipes.Recipe):
+        if field.name in ("name", "epochs", "batch_size", "lr"):
+            continue
+        flag, kind = "--" + field.name.replace("_", "-"), str(field.type)
+        if kind == "bool":
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None)
+        elif kind.startswith("tuple"):
+            reader = int if "int" in kind else float
+            group.add_argument(flag, nargs="+", type=reader, metavar=field.name.upper())
+        else:
+            group.add_argument(flag, type=readers[kind.split(" ")[0]], metavar=kind.split(" ")[0].upper())
+
+
 def _compare(args: argparse.Namespace) -> int:
     from icsbound.training import compare, pool, session
 
     report.require()
     if args.resume:
-        config, out = compare.CompareConfig.load(_resumed(args)), args.resume
+        config, out = compare.CompareConfig.load(resumed(args)), args.resume
         if args.data_dir is not None:
             config = dataclasses.replace(config, base=dataclasses.replace(config.base, data_dir=args.data_dir))
     else:
@@ -112,15 +140,15 @@ def _compare(args: argparse.Namespace) -> int:
         config = compare.CompareConfig(
             arms=tuple(args.arms or default.arms),
             seeds=default.seeds if args.seeds is None else tuple(args.seeds),
-            base=_configured(args, default.base),
+            base=configured(args, default.base),
         )
     runs = config.runs()  # refuses an unusable arm, seed or device before anything is written
     if args.force:  # what cannot be trained must not replace what was
         session.Session(next(iter(runs.values())))
-    out = args.resume or _folder(args)
+    out = args.resume or fresh_folder(args)
     failed: str | None = None
     try:
-        with _progress(args.quiet, len(runs)) as show:
+        with progress_bar(args.quiet, len(runs)) as show:
             compare.compare(config, out, jobs=args.jobs, progress=show)
     except pool.Failed as error:
         failed = str(error)
@@ -137,17 +165,17 @@ def _train(args: argparse.Namespace) -> int:
     from icsbound.training import loop, session
 
     if args.resume:
-        config, out = TrainConfig.load(_resumed(args)), args.resume
+        config, out = TrainConfig.load(resumed(args)), args.resume
         if args.data_dir is not None:
             config = dataclasses.replace(config, data_dir=args.data_dir)
     else:
-        config = _configured(args, TrainConfig(monitor=None if args.no_monitor else MonitorConfig()))
+        config = configured(args, TrainConfig(monitor=None if args.no_monitor else MonitorConfig()))
     if args.force:
         session.Session(config.resolved())
-    out = args.resume or _folder(args)
+    out = args.resume or fresh_folder(args)
     try:
-        with _progress(args.quiet, 1) as show:
-            loop.train(config, out, progress=show, checkpoint_every=args.checkpoint_every)
+        with progress_bar(args.quiet, 1) as show:
+            loop.train(config, out, progress=show, checkpoint_every=args.checkpoint_every, snapshots=args.snapshots)
     except loop.Diverged as error:
         print(f"icsbound train: {error}", file=sys.stderr)
         return 1
@@ -172,10 +200,22 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 # Flags that a resumed run may be given; every other choice stands in its config.json.
-_FREE_ON_RESUME = {"command", "run", "resume", "data_dir", "jobs", "json", "quiet", "checkpoint_every"}
+_FREE_ON_RESUME = {
+    "command",
+    "run",
+    "resume",
+    "data_dir",
+    "jobs",
+    "shard",
+    "json",
+    "quiet",
+    "checkpoint_every",
+    "snapshots",
+}
 
 
-def _resumed(args: argparse.Namespace) -> Path:
+def resumed(args: argparse.Namespace) -> Path:
+    """The folder of --resume. Raises InputError where flags were given that a run that has begun cannot change."""
     given = [name for name, value in vars(args).items() if name not in _FREE_ON_RESUME and value not in (None, False)]
     if given:
         flags = ", ".join("--" + name.replace("_", "-") for name in given)
@@ -184,23 +224,24 @@ def _resumed(args: argparse.Namespace) -> Path:
     return folder
 
 
-def _configured(args: argparse.Namespace, base: TrainConfig) -> TrainConfig:
+def configured(args: argparse.Namespace, base: TrainConfig) -> TrainConfig:
     """`base` with every flag that was given."""
     changes = {
         name: getattr(args, name)
-        for name in ("data", "data_dir", "model", "dropout", "split", "device", "threads", "arm", "seed")
-        if getattr(args, name, None) is not None
+        for name in (f.name for f in dataclasses.fields(TrainConfig) if f.name not in ("recipe", "monitor"))
+        if getattr(args, name, None) not in (None, False)
     }
-    recipe = base.recipe if args.recipe is None else recipes.recipe(args.recipe)
-    of_recipe = {name: getattr(args, name) for name in ("epochs", "batch_size", "lr")}
-    changes["recipe"] = dataclasses.replace(recipe, **{k: v for k, v in of_recipe.items() if v is not None})
+    names = [f.name for f in dataclasses.fields(recipes.Recipe) if f.name != "name"]
+    given = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    changes["recipe"] = recipes.recipe(args.recipe or base.recipe.name, args.data or base.data, **given)
     if base.monitor is not None:
         of_monitor = {name: getattr(args, name) for name in ("probe", "captures", "every")}
         changes["monitor"] = dataclasses.replace(base.monitor, **{k: v for k, v in of_monitor.items() if v is not None})
     return dataclasses.replace(base, **changes)
 
 
-def _folder(args: argparse.Namespace) -> Path:
+def fresh_folder(args: argparse.Namespace) -> Path:
     """The folder to write: fresh, or with --force emptied of the run that was in it."""
     out: Path = args.out or Path("runs") / f"{args.command}-{time.strftime('%Y%m%d-%H%M%S')}"
     if out.exists() and not out.is_dir():
@@ -214,7 +255,8 @@ def _folder(args: argparse.Namespace) -> Path:
     return out
 
 
-def _progress(quiet: bool, runs: int) -> Any:
+def progress_bar(quiet: bool, runs: int) -> Any:
+    """A progress to train with, as a context: a bar, or nothing."""
     from contextlib import nullcontext
 
     from icsbound.training import progress

@@ -6,7 +6,7 @@ from scipy import stats
 from test_results import line
 
 from icsbound._check import InputError
-from icsbound.training.contrasts import contrasts, holm
+from icsbound.training.contrasts import contrasts, holm, summary
 
 
 def test_differences_are_paired_by_seed() -> None:
@@ -76,3 +76,24 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p: list[float]) -> No
                 break
             rejected.add(index)
         assert {i for i, a in enumerate(adjusted) if a < level} == rejected
+
+
+def test_the_summary_says_what_varies_and_what_is_not_resolved() -> None:
+    lines = [
+        line(seed=s, arm=arm, shift=shift, accuracy=accuracy + s * spread)
+        for s in range(3)
+        for shift in ("none", "fog")
+        for arm, accuracy, spread in (("bn", 0.5, 0.01), ("gn", 0.6, 0.012))
+    ]
+    assert summary(lines)[0] == "shift none, bn: 51.00 % over 3 seeds"
+    assert summary(lines)[1].startswith(
+        "shift none, gn: 61.20 % over 3 seeds; +10.20 to bn (95 %: +9.70 to +10.70; p 0.0"
+    )
+    assert "not resolved" not in summary(lines)[1]
+    close = [
+        line(seed=s, arm=arm, accuracy=a)
+        for s, (b, g) in enumerate([(0.5, 0.52), (0.5, 0.49)])
+        for arm, a in (("bn", b), ("gn", g))
+    ]
+    assert summary(close)[1].endswith(", not resolved)")
+    assert summary([line()]) == ["bn: 50.00 % over 1 seed"]

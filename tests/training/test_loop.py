@@ -301,6 +301,7 @@ def test_snapshots_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # torch's own compiler uses what torch deprecates
 def test_a_compiled_network_trains_and_resumes(tmp_path: Path) -> None:
     made = config(compile=True)
     loop.train(made, tmp_path / "whole")

@@ -9,6 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -33,6 +34,12 @@ _SHARED = (
 )
 _RESAMPLES = 9999
 
+Where: TypeAlias = tuple[tuple[str, str | int], ...]
+
+
+def _where(line: Line) -> Where:
+    return tuple((name, getattr(line, name)) for name in _SHARED)
+
 
 @dataclass(frozen=True)
 class Contrast:
@@ -43,7 +50,7 @@ class Contrast:
     all contrasts of the call.
     """
 
-    where: tuple[tuple[str, str | int], ...]
+    where: Where
     arm: str
     control: str
     seeds: tuple[int, ...]
@@ -74,11 +81,9 @@ def contrasts(lines: Sequence[Line], *, level: float = 0.95) -> list[Contrast]:
     except ModuleNotFoundError:
         raise InputError("intervals must have scipy, which is not installed; pip install 'icsbound[train]'") from None
     real("level", level, 0.5, 0.9999)
-    groups: dict[tuple[tuple[str, str | int], ...], dict[str, dict[int, float]]] = defaultdict(
-        lambda: defaultdict(dict)
-    )
+    groups: dict[Where, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for line in lines:
-        where = tuple((name, getattr(line, name)) for name in _SHARED)
+        where = _where(line)
         known = groups[where][line.arm].setdefault(line.seed, line.accuracy)
         if known != line.accuracy:
             raise InputError(
@@ -128,3 +133,28 @@ def holm(p: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p) - rank) * p[index]))
         adjusted[index] = largest
     return adjusted
+
+
+def summary(lines: Sequence[Line]) -> list[str]:
+    """`lines` in words, one for each arm and measurement: the mean accuracy and, over two seeds or more, the
+    difference to the control.
+    """
+    against = {(c.where, c.arm): c for c in contrasts(lines)}
+    means: dict[tuple[Where, str], list[float]] = defaultdict(list)
+    for line in lines:
+        means[_where(line), line.arm].append(line.accuracy)
+    varying = [name for k, name in enumerate(_SHARED) if len({where[k][1] for where, _ in means}) > 1]
+    text = []
+    for (where, arm), accuracy in means.items():
+        parts = [f"{name} {value}" for name, value in where if name in varying]
+        head = ", ".join([*parts, arm])
+        body = f"{100 * float(np.mean(accuracy)):.2f} % over {len(accuracy)} seed{'s' if len(accuracy) > 1 else ''}"
+        c = against.get((where, arm))
+        if c is not None:
+            verdict = "" if c.resolved else ", not resolved"
+            body += (
+                f"; {100 * c.difference:+.2f} to {c.control} "
+                f"(95 %: {100 * c.low:+.2f} to {100 * c.high:+.2f}; p {c.p:.2g}, Holm {c.adjusted:.2g}{verdict})"
+            )
+        text.append(f"{head}: {body}")
+    return text

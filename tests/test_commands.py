@@ -1,0 +1,113 @@
+"""`sweep` and `evaluate` as a user types them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from icsbound import cli
+from icsbound.training import results
+
+TINY = ["--model", "resnet8:width=1", "--epochs", "1", "--threads", "1", "--quiet"]
+
+
+def run(*words: str | Path | int) -> int:
+    return cli.main([str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("commands") / "swept"
+    arms = ("--arms", "bn", "gn", "--seeds", 0, 1, "--batch-sizes", 1000)
+    for job in ("1/2", "2/2"):
+        assert run("sweep", *arms, *TINY, "--jobs", 1, "--shard", job, "--out", out, "--setting", "tiny") == 0
+    return out
+
+
+def test_the_jobs_of_an_array_fill_one_table(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = results.read(swept / "results.jsonl")
+    assert {(one.arm, one.seed, one.batch_size, one.setting) for one in table} == {
+        (arm, seed, 1000, "tiny") for arm in ("bn", "gn") for seed in (0, 1)
+    }
+    assert table[0].config["recipe"]["lr"] == pytest.approx(0.1 * 1000 / 32)
+    assert run("sweep", "--resume", swept, "--jobs", 1, "--quiet") == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("bn: ")
+    assert printed[1].startswith("gn: ")
+    assert " to bn (95 %: " in printed[1]
+    assert printed[-1] == f"table: {swept / 'results.jsonl'}"
+    assert len(results.read(swept / "results.jsonl")) == 4
+
+
+def test_evaluate_takes_runs_or_folders_of_runs(
+    swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ("--threads", 1, "--quiet", "--out", tmp_path, "--json")
+    assert run("evaluate", swept, "--shift", "none", "contrast:5", *common) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 8
+    assert {(one["shift"], one["severity"]) for one in lines} == {("none", 0), ("contrast", 5)}
+    first = swept / "bn-batch1000-seed0"
+    assert run("evaluate", first, "--perturb", "prune:0.5", "--recalibrate", 100, *common) == 0
+    (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (line["perturbation"], line["remedy"]) == ("prune:0.5", "recalibrate:100")
+    assert len(results.read(tmp_path / "results.jsonl")) == 9
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sweep", "--arms", "bn"], "icsbound sweep: --arms and --seeds must be given, got ['bn']"),
+        (
+            ["sweep", "--arms", "bn", "--seeds", "0", "--shard", "3"],
+            "icsbound sweep: --shard must read I/N, such as 2/8, got '3'",
+        ),
+        (
+            ["sweep", "--arms", "bn", "--seeds", "0", "--phase", "confirm", "--split", "validation"],
+            "split must be 'test' in phase confirm",
+        ),
+        (
+            ["evaluate", "nowhere", "--out", "x"],
+            "icsbound evaluate: RUN must be the folder of a finished run, got 'nowhere'",
+        ),
+        (
+            ["evaluate", ".", "--shift", "rain", "--out", "x"],
+            "icsbound evaluate: shift must be one of 'gaussian_noise'",
+        ),
+        (["evaluate", ".", "--out", "x"], "must be the folder of a run, and holds no config.json"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(*words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_every_value_of_a_recipe_is_a_flag() -> None:
+    words = [
+        "train",
+        "--data",
+        "cifar10",
+        "--momentum",
+        "0.8",
+        "--no-flip",
+        "--milestones",
+        "3",
+        "5",
+        "--factors",
+        "0.1",
+        "0.01",
+    ]
+    args = cli.parser().parse_args(
+        [*words, "--clip-norm", "2", "--accumulate", "2", "--ema", "0.9", "--precision", "bf16"]
+    )
+    made = cli.configured(args, cli.TrainConfig())
+    recipe = made.recipe
+    assert (recipe.momentum, recipe.flip, recipe.milestones, recipe.factors) == (0.8, False, (3, 5), (0.1, 0.01))
+    assert (recipe.clip_norm, recipe.accumulate, recipe.ema, made.precision) == (2.0, 2, 0.9, "bf16")
+    assert recipe.batch_size == 128  # the recipe's value for photographs
+    assert recipe.nesterov
