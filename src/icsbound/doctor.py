@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from icsbound import _native, _version
+from icsbound.norm import ops
 
 EXTRAS = {
     "emd": ["POT"],
@@ -42,6 +43,7 @@ def examine() -> dict[str, Any]:
             *(["mps"] if torch.backends.mps.is_available() else []),
         ],
         "native_library": None if library is None else library._name,
+        "layer_backend": ops.backend(torch.zeros(2, 1))._asdict(),
         "extras": packages,
     }
 
@@ -56,8 +58,9 @@ def lines(found: dict[str, Any]) -> list[str]:
         + (
             native
             if native
-            else "none was built (no C++ compiler at install?); the layer and the distance run on torch and POT, slower"
+            else "none was built (no C++ compiler at install?); the layer runs on torch and the distance on POT, slower"
         ),
+        f"layer on the CPU: {found['layer_backend']['name']} ({found['layer_backend']['why']}); on other devices: aten",
     ]
     for extra, packages in found["extras"].items():
         missing = [name for name, version in packages.items() if version is None]
