@@ -27,6 +27,15 @@ SHAPES = {
 }
 
 
+def problems_of(interpolation: str, scope: str) -> Iterator[tuple[Problem, Settings]]:
+    """Every shape, and all settings: each of the 24 with images, each of them with two of the other six shapes."""
+    for i, (name, shape) in enumerate(SHAPES.items()):
+        p = problem(shape, seed=i)
+        for j, settings in enumerate(settings_of(interpolation, scope)):
+            if name == "image" or j % 3 == i % 3:
+                yield p, settings
+
+
 def settings_of(interpolation: str, scope: str) -> Iterator[Settings]:
     """Every target × variance × activation × shrink_only, for one interpolation and scope."""
     for target, variance, activation, shrink_only in itertools.product(
