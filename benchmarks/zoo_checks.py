@@ -154,10 +154,11 @@ def proved(model: nn.Module, name: str, row: Row) -> None:
     wanted, original = behaviour(model, x), classes(model)
     keys = list(model.state_dict())
     probe = x[0] if len(x) == 1 else x
-    captured = capture(model, probe, ran[False], view="pooled")
+    captured = capture(model, probe, ran[False], view="pooled") if ran[False] else {}
     model = convert(model, strict=True)
     row.error = deviation(behaviour(model, x), wanted)
-    row.error = max(row.error, deviation(capture(model, probe, ran[False], view="pooled"), captured))
+    if captured:
+        row.error = max(row.error, deviation(capture(model, probe, ran[False], view="pooled"), captured))
 
     state = {k: v.clone() for k, v in model.state_dict().items()}
     with torch.no_grad():

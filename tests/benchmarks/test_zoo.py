@@ -1,0 +1,94 @@
+"""The zoo proof on networks made here: it passes what it should, and each of its checks can fail."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from icsbound.norm import UnitizedBatchNorm2d
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import zoo
+import zoo_checks
+
+
+class Net(nn.Module):
+    def __init__(self, norm_layer=nn.BatchNorm2d):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 3, stride=4), norm_layer(4), nn.ReLU())
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return {"logits": self.head(self.features(x).mean((2, 3)))}
+
+
+class Bypassing(Net):
+    """Uses the tensors of its batch norm without calling it, as no conversion can follow."""
+
+    def forward(self, x):
+        conv, bn, _ = self.features
+        y = nn.functional.batch_norm(conv(x), None, None, bn.weight, bn.bias, training=True)
+        return self.head(y.relu().mean((2, 3)))
+
+
+class Subclassed(Net):
+    def __init__(self):
+        super().__init__(type("OwnBatchNorm2d", (nn.BatchNorm2d,), {}))
+
+
+class Raising(Net):
+    def forward(self, x):
+        raise RuntimeError("needs an operator that is not here")
+
+
+class Spoiled(Net):
+    """Does something else as soon as its layers are ours."""
+
+    def forward(self, x):
+        y = super().forward(x)["logits"]
+        return y * 1.001 if isinstance(self.features[1], UnitizedBatchNorm2d) else y
+
+
+def tried(build, name="net"):
+    return zoo.tried("here", name, build, max_parameters=1e4, seconds=60)
+
+
+def test_a_plain_network_passes():
+    row = tried(Net)
+    assert (row.verdict, row.layers, row.size) == ("passed", 1, 64)
+    assert 0 <= row.error < 1e-12
+    row = tried(Net, "net(norm_layer)")
+    assert (row.verdict, row.layers) == ("passed", 1)
+
+
+@pytest.mark.parametrize(
+    ("build", "verdict", "why"),
+    [
+        (lambda: nn.Linear(3, 3), "not run", "no batch norm"),
+        (lambda: nn.Sequential(nn.Linear(200, 200), nn.BatchNorm1d(200)), "not run", "more than 10000 parameters"),
+        (Raising, "not run", "the original does not run: RuntimeError: needs an operator that is not here"),
+        (Subclassed, "refused", "which may do more than batch norm"),
+        (Bypassing, "failed", "does not depend on alpha"),
+        (Spoiled, "failed", "evaluation 0 differs by 1.0e-03 of the largest entry"),
+    ],
+    ids=["no batch norm", "too large", "not running", "a subclass", "bypassed", "another result"],
+)
+def test_others_do_not(build, verdict, why):
+    row = tried(build)
+    assert row.verdict == verdict
+    assert why in row.why
+
+
+def test_missing_results_are_a_failure():
+    with pytest.raises(zoo_checks.Failed, match="has other results"):
+        zoo_checks.deviation({}, {"gradient of w": torch.ones(1)})
+
+
+def test_the_table_counts_what_was_compared():
+    rows = [tried(Net), tried(Subclassed), tried(Raising)]
+    text = zoo.table(rows)
+    assert "| here | 1 | 1 | 0 | 1 | 1 |" in text
+    assert "- refused: a " in text
+    assert "- not run: the original does not run: RuntimeError" in text
