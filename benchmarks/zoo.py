@@ -6,7 +6,7 @@
 Weights are random (nothing is downloaded), images small, arithmetic float64. A model has passed if, with α = 0,
 
 * outputs in evaluation and in training, gradients of all parameters and running statistics are the original's;
-* `capture` sees the same outputs as in the original, of every converted layer that runs in evaluation;
+* `capture` sees the same outputs as in the original, of every converted layer that sees the samples in evaluation;
 * with α = 0.5 the output moves and stays finite, so the layers are really in use;
 * reverted, it has the original's classes and keys, and its outputs to the last bit.
 
@@ -92,12 +92,16 @@ def _no_download(name: str) -> dict[str, Any]:
     return {"weights_backbone": None} if any(part in name for part in dense) else {}
 
 
+class OutOfTime(BaseException):
+    """Not an `Exception`, so that nothing on the way takes it for a defect of the model."""
+
+
 @contextlib.contextmanager
 def time_limit(seconds: int) -> Iterator[None]:
-    """NotRun after `seconds`, where the system has alarms."""
+    """OutOfTime after `seconds`, where the system has alarms."""
 
     def ring(*_: Any) -> None:
-        raise NotRun(f"took longer than {seconds} s")
+        raise OutOfTime(f"took longer than {seconds} s")
 
     if not hasattr(signal, "SIGALRM"):
         yield
@@ -144,7 +148,7 @@ def tried(library: str, name: str, build: Any, max_parameters: float, seconds: i
             except Exception as error:
                 raise NotRun(f"cannot be built: {type(error).__name__}: {str(error)[:120]}") from None
             proved(model, name, row)
-    except NotRun as error:
+    except (NotRun, OutOfTime) as error:
         row.verdict, row.why = "not run", str(error)
     except Failed as error:
         row.verdict, row.why = "failed", str(error)

@@ -74,20 +74,22 @@ def example(model: nn.Module, name: str) -> tuple[Tensor, ...]:
     raise NotRun(f"the original does not run: {problem[:160]}")
 
 
-def called(model: nn.Module, x: tuple[Tensor, ...], names: list[str]) -> dict[bool, list[str]]:
-    """Which of the named layers run in a forward pass, by mode."""
-    found: dict[bool, list[str]] = {}
+def called(model: nn.Module, x: tuple[Tensor, ...], names: list[str]) -> dict[bool, dict[str, int]]:
+    """The named layers that run in a forward pass, by mode, each with the number of samples that it sees."""
+    found: dict[bool, dict[str, int]] = {}
     for mode in (False, True):
-        seen: set[str] = set()
-        hooks = [
-            model.get_submodule(name).register_forward_hook(lambda *_, name=name, seen=seen: seen.add(name))
-            for name in names
-        ]
+        seen: dict[str, int] = {}
+
+        def see(layer: nn.Module, inputs: Any, output: Tensor, seen: dict[str, int] = seen) -> None:
+            seen[of[layer]] = len(output)
+
+        of = {model.get_submodule(name): name for name in names}
+        hooks = [layer.register_forward_hook(see) for layer in of]
         with torch.no_grad():
             model.train(mode)(*x)
         for hook in hooks:
             hook.remove()
-        found[mode] = [name for name in names if name in seen]
+        found[mode] = {name: seen[name] for name in names if name in seen}
     return found
 
 
@@ -154,11 +156,12 @@ def proved(model: nn.Module, name: str, row: Row) -> None:
     wanted, original = behaviour(model, x), classes(model)
     keys = list(model.state_dict())
     probe = x[0] if len(x) == 1 else x
-    captured = capture(model, probe, ran[False], view="pooled") if ran[False] else {}
+    layers = [n for n, samples in ran[False].items() if samples == BATCH]  # some see windows instead of samples
+    captured = capture(model, probe, layers, view="pooled") if layers else {}
     model = convert(model, strict=True)
     row.error = deviation(behaviour(model, x), wanted)
     if captured:
-        row.error = max(row.error, deviation(capture(model, probe, ran[False], view="pooled"), captured))
+        row.error = max(row.error, deviation(capture(model, probe, layers, view="pooled"), captured))
 
     state = {k: v.clone() for k, v in model.state_dict().items()}
     with torch.no_grad():
