@@ -77,13 +77,13 @@ def example(model: nn.Module, name: str) -> tuple[Tensor, ...]:
 def called(model: nn.Module, x: tuple[Tensor, ...], names: list[str]) -> dict[bool, dict[str, int]]:
     """The named layers that run in a forward pass, by mode, each with the number of samples that it sees."""
     found: dict[bool, dict[str, int]] = {}
+    of = {model.get_submodule(name): name for name in names}
     for mode in (False, True):
         seen: dict[str, int] = {}
 
         def see(layer: nn.Module, inputs: Any, output: Tensor, seen: dict[str, int] = seen) -> None:
             seen[of[layer]] = len(output)
 
-        of = {model.get_submodule(name): name for name in names}
         hooks = [layer.register_forward_hook(see) for layer in of]
         with torch.no_grad():
             model.train(mode)(*x)

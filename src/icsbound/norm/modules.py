@@ -220,7 +220,9 @@ class UnitizedBatchNorm2d(UnitizedBatchNorm):
             the authors' L = H·W (1 in scope "position" and for dense input), or a number.
         alpha_init: initial α of every channel.
         alpha_range: interval that α is kept in, or None. The forward pass clamps; the gradient loses only what points
-            outward at an end, so an α that starts at an end can leave it. The harmonic form needs it within [0, 1].
+            outward at an end, so an α that starts at an end can leave it. With `process_group` the gradient of all
+            processes together decides what points outward, else each process (and each accumulated batch) its own. The
+            harmonic form needs the range within [0, 1].
         norm_eps: added to n²; None means `eps`.
         activation: None or "relu", fused with the normalization; nothing more is saved for it.
         process_group: whose batches share their statistics in training: None for this process alone, "world" for all,
