@@ -415,6 +415,23 @@ def test_scripted_models_are_refused():
         convert(scripted)
 
 
+@pytest.mark.parametrize("change", [convert, revert])
+def test_models_wrapped_for_data_parallel_training_are_refused(change, tmp_path):
+    # The wrapper would neither reduce the gradient of a new α nor get over the loss of an old one.
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        net = nn.parallel.DistributedDataParallel(nn.Sequential(nn.BatchNorm2d(3)))
+        with pytest.raises(InputError) as error:
+            change(net)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert str(error.value) == (
+        "model must not be wrapped for data-parallel training yet, got a DistributedDataParallel, which has taken its "
+        "parameters down already: convert or revert first, then wrap"
+    )
+    assert type(net.module[0]) is nn.BatchNorm2d
+
+
 def test_reverting_on_ones_word():
     net = trained(convert(Net(), alpha_init=0.5))
     revert(net, exact=False)

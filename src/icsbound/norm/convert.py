@@ -85,7 +85,8 @@ def convert(model: nn.Module, *, strict: bool = False, **settings: Any) -> nn.Mo
         `model`, or the new layer if it was a batch norm itself.
 
     Raises:
-        InputError: an unknown or impossible setting; a batch norm of another kind with `strict`; a scripted model.
+        InputError: an unknown or impossible setting; a batch norm of another kind with `strict`; a scripted model,
+            or one already wrapped for data-parallel training.
     """
     _check_model(model)
     settings = _checked_settings(settings)
@@ -172,6 +173,12 @@ def _check_model(model: Any) -> None:
         _check.fail("model", "be a torch.nn.Module", model)
     if isinstance(model, torch.jit.ScriptModule):
         raise InputError("model must not be scripted, got a torch.jit.ScriptModule: convert it before scripting")
+    for module in model.modules():
+        if type(module).__name__ in ("DistributedDataParallel", "FullyShardedDataParallel"):
+            raise InputError(
+                f"model must not be wrapped for data-parallel training yet, got a {type(module).__name__}, which has "
+                "taken its parameters down already: convert or revert first, then wrap"
+            )
 
 
 def _checked_settings(settings: dict[str, Any]) -> dict[str, Any]:
