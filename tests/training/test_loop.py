@@ -224,6 +224,26 @@ def test_an_unusable_folder_is_named(tmp_path: Path) -> None:
         loop.train(config(), tmp_path / "file" / "run")
 
 
+def test_a_full_disk_is_said_and_survived(unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = iter(range(100))
+    write = records.Writer.write
+
+    def full(writer: records.Writer, record: records.Record) -> None:
+        if next(written) == 60:
+            writer._file.write(b'{"kind": "dist')  # as much as there was room for
+            raise OSError(28, "No space left on device")
+        write(writer, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records.Writer, "write", full)
+        with pytest.raises(
+            InputError, match=r"records.jsonl cannot be written: No space left on device; what was .* --resume"
+        ):
+            loop.train(config(), tmp_path, checkpoint_every=2)
+    loop.resume(tmp_path)
+    same_run(unbroken, tmp_path)
+
+
 def test_a_folder_in_use_is_refused_and_a_stale_lock_is_not(tmp_path: Path) -> None:
     with (
         interrupts.only_here(tmp_path),

@@ -256,6 +256,7 @@ class _Loop:
 
     def _halt(self, caught: signal.Signals | None) -> NoReturn:
         text = f"stopped after step {self.step} of {self.session.steps}; go on with: icsbound train --resume {self.out}"
+        text += f" --snapshots {self.snapshots}" if self.snapshots else ""
         if caught == signal.SIGTERM:  # a process told to end says so here; Ctrl-C carries the text in its exception
             self._note(text)
         _leave(caught, f"{self.config.run} {text}")
@@ -301,9 +302,16 @@ class _Loop:
             self.progress(Event(self.config.run, self.step, self.session.steps, note=text))
 
     def _write(self, *lines: records.Record) -> None:
-        if self._writer is not None:
+        if self._writer is None:
+            return
+        try:
             for line in lines:
                 self._writer.write(line)
+        except OSError as error:
+            raise InputError(
+                f"{self.out / 'records.jsonl'} cannot be written: {error.strerror}; what was measured before is kept, and "
+                f"the run goes on with: icsbound train --resume {self.out}"
+            ) from None
 
     def _first_record(self) -> records.RunRecord:
         config, session = self.config, self.session

@@ -116,7 +116,8 @@ class _Worker:
             encoding="utf-8",
             # Its own session: the terminal's Ctrl-C goes to the parent alone, which then closes the inputs.
             start_new_session=True,
-            env={"OMP_NUM_THREADS": str(max(1, cores // jobs)), **os.environ},
+            # A module in the working directory that is named as one of ours or Python's is not to be imported.
+            env={"OMP_NUM_THREADS": str(max(1, cores // jobs)), "PYTHONSAFEPATH": "1", **os.environ},
         )
         threading.Thread(target=self._read, args=(inbox,), daemon=True).start()
 
