@@ -84,9 +84,8 @@ def train(
             loop = _Loop(session, out, progress, keep, snapshots)
             with loop:
                 result = loop.go(checkpoint_every, lambda: signals.caught, stop)
-    if (
-        signals.caught is not None
-    ):  # while the last step was under way: the run is whole, and the caller still has to stop
+    # A signal that came in the last step: the run is whole, and the caller still has to stop.
+    if signals.caught is not None:
         _leave(signals.caught, f"{config.run} is finished")
     return result
 
@@ -136,7 +135,7 @@ class _Loop:
         if self.session.main:
             self._writer = records.Writer(self.out / "records.jsonl", offset=offset)
         if not offset:
-            self._write(self._first_record())
+            self._write(self.session.first_record())
             self._watch()
         return self
 
@@ -180,7 +179,8 @@ class _Loop:
         for group in session.optimizer.param_groups:
             group["lr"] = recipe.lr_at(self.step, session.steps_per_epoch) * group["lr_factor"]
         mean: float | None = None
-        count = min(recipe.accumulate, max(1, len(labels) // 2))  # no part of a short batch may be a single image
+        # As many parts in every process, and in none of them a single image.
+        count = min(recipe.accumulate, max(1, whole // (2 * accelerator.num_processes)))
         parts = list(zip(images.tensor_split(count), labels.tensor_split(count), strict=True))
         for number, (few, theirs) in enumerate(parts, 1):
             inputs = session.normalize(few, session.dtype)
@@ -309,28 +309,9 @@ class _Loop:
                 self._writer.write(line)
         except OSError as error:
             raise InputError(
-                f"{self.out / 'records.jsonl'} cannot be written: {error.strerror}; what was measured before is kept, and "
+                f"{self.out / 'records.jsonl'} cannot be written: {error.strerror}; what was measured is kept, and "
                 f"the run goes on with: icsbound train --resume {self.out}"
             ) from None
-
-    def _first_record(self) -> records.RunRecord:
-        config, session = self.config, self.session
-        return records.RunRecord(
-            run=config.run,
-            arm=config.arm,
-            seed=config.seed,
-            dataset=config.data,
-            model=config.model,
-            parameters=sum(p.numel() for p in session.plain.parameters()),
-            train_size=len(session.batches.dataset),
-            evaluation_size=len(session.held_out),
-            split=config.split,
-            epochs=config.recipe.epochs,
-            steps=session.steps,
-            batch_size=config.recipe.batch_size,
-            device=config.device,
-            versions=devices.versions(),
-        )
 
     def _due(self, checkpoint_every: int | None, ends_epoch: bool) -> bool:
         if checkpoint_every is not None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from icsbound import records
 from icsbound._check import fail
 from icsbound.measure.monitor import ICSMonitor
 from icsbound.training import arms, data, devices, models, recipes, seeds
@@ -90,6 +91,26 @@ class Session:
             views=config.views,
             against=config.against,
             law=config.law,
+        )
+
+    def first_record(self) -> records.RunRecord:
+        """What is trained, and with what."""
+        config = self.config
+        return records.RunRecord(
+            run=config.run,
+            arm=config.arm,
+            seed=config.seed,
+            dataset=config.data,
+            model=config.model,
+            parameters=sum(p.numel() for p in self.plain.parameters()),
+            train_size=len(self.batches.dataset),
+            evaluation_size=len(self.held_out),
+            split=config.split,
+            epochs=config.recipe.epochs,
+            steps=self.steps,
+            batch_size=config.recipe.batch_size,
+            device=config.device,
+            versions=devices.versions(),
         )
 
     def score(self) -> tuple[float, float]:
