@@ -1,7 +1,7 @@
 """The command line: the thin roof that alone knows every wing.
 
-Exit codes: 0 done; 2 bad input, said in one sentence; 130 stopped by Ctrl-C and 143 by SIGTERM, after a checkpoint;
-1 anything else, which is a defect and shows its traceback.
+Exit codes: 0 done; 2 bad input, said in one sentence; 3 a verdict that `measure --fail-on` names; 130 stopped by
+Ctrl-C and 143 by SIGTERM, after a checkpoint; 1 anything else, which is a defect and shows its traceback.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _compare(args: argparse.Namespace) -> int:
     except pool.Failed as error:
         failed = str(error)
     except KeyboardInterrupt:
-        _page_so_far(out)
+        page_so_far(out)
         raise
     if failed is not None:
         print(f"icsbound compare: {failed}", file=sys.stderr)
@@ -180,7 +180,7 @@ def _train(args: argparse.Namespace) -> int:
         print(f"icsbound train: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        _page_so_far(out)
+        page_so_far(out)
         raise
     _show_results(out, args.json)
     return 0
@@ -211,12 +211,15 @@ _FREE_ON_RESUME = {
     "quiet",
     "checkpoint_every",
     "snapshots",
+    "fail_on",
 }
 
 
 def resumed(args: argparse.Namespace) -> Path:
     """The folder of --resume. Raises InputError where flags were given that a run that has begun cannot change."""
-    given = [name for name, value in vars(args).items() if name not in _FREE_ON_RESUME and value not in (None, False)]
+    given = [
+        name for name, value in vars(args).items() if name not in _FREE_ON_RESUME and value not in (None, False, [])
+    ]
     if given:
         flags = ", ".join("--" + name.replace("_", "-") for name in given)
         raise InputError(f"--resume takes every choice from {args.resume}/config.json: leave out {flags}")
@@ -264,7 +267,7 @@ def progress_bar(quiet: bool, runs: int) -> Any:
     return nullcontext(progress.quiet) if quiet else progress.Bar(runs)
 
 
-def _page_so_far(out: Path) -> None:
+def page_so_far(out: Path) -> None:
     """After an interruption: the page of what was measured, where there is something to show."""
     try:
         print(f"\npage of what was measured so far: {report.build(out)}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The commands for many runs and for finished ones: `sweep` and `evaluate`, a part of the command line."""
+"""The commands for many runs and for finished ones: `sweep`, `evaluate` and `measure`, a part of the command line."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from icsbound import report
 from icsbound._check import fail
+from icsbound.measure import laws, views
 from icsbound.training import results
+
+VERDICTS = ("moved", "below the floor", "not resolved")
 
 
 def add(commands: Any, arm_help: str, training_flags: Callable[[argparse.ArgumentParser], None]) -> None:
-    """Add both commands to `commands`, the subparsers of the command line."""
+    """Add these commands to `commands`, the subparsers of the command line."""
     sweep = commands.add_parser(
         "sweep", help="train arms over batch sizes and seeds into a table, resumable and shared out"
     )
@@ -60,10 +64,41 @@ def add(commands: Any, arm_help: str, training_flags: Callable[[argparse.Argumen
     evaluate.add_argument("--quiet", action="store_true", help="no progress")
     evaluate.set_defaults(run=_evaluate)
 
+    measured = commands.add_parser("measure", help="say which layers moved between checkpoints, or on other data")
+    _measure_flags(measured, arm_help)
+    measured.set_defaults(run=_measure)
+
 
 def _table_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--setting", help="the experiment's name in the table (default: the command's)")
     command.add_argument("--phase", choices=results.PHASES, help="explore (default) or confirm")
+
+
+def _measure_flags(command: argparse.ArgumentParser, arm_help: str) -> None:
+    command.add_argument(
+        "checkpoints", nargs="*", metavar="CHECKPOINT", help="two files of weights or runs, or one run's folder"
+    )
+    command.add_argument("--model", help="of files: pkg.module:factory, or name:key=value as for train")
+    command.add_argument("--arm", metavar="ARM", help=f"of files, with a named model: {arm_help}")
+    command.add_argument("--data", help="name, name:shift=CORRUPTION,severity=1...5, or pkg.module:function")
+    command.add_argument("--data-dir", metavar="DIR", help="folder of the data set's parquet files")
+    command.add_argument("--data-b", nargs="+", metavar="DATA", help="other data for the same weights")
+    command.add_argument("--layers", nargs="+", metavar="PATTERN", help="default: every normalization layer")
+    command.add_argument("--view", nargs="+", dest="views", metavar="VIEW", help="any of " + ", ".join(views.VIEWS))
+    command.add_argument("--side", choices=["outputs", "inputs"])
+    command.add_argument("--law", choices=laws.LAWS, help="which statistics batch norms use")
+    command.add_argument("--probe", type=int, metavar="N", help="held-out inputs (512)")
+    command.add_argument("--batch-size", type=int, metavar="N", help="inputs a pass")
+    command.add_argument("--seed", type=int, help="fixes the choice of the probe")
+    command.add_argument("--rate", type=float, help="share of false ones among all that is called moved (0.05)")
+    command.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"])
+    command.add_argument("--jobs", type=int, help="distances at a time (default: one per core)")
+    command.add_argument("--fail-on", action="append", choices=VERDICTS, help="exit code 3 where a verdict is this")
+    command.add_argument("--out", type=Path, metavar="DIR", help="default: a fresh runs/measure-TIME")
+    command.add_argument("--force", action="store_true", help="replace the measurement that is in --out")
+    command.add_argument("--resume", type=Path, metavar="DIR", help="go on with the measurement in DIR")
+    command.add_argument("--json", action="store_true", help="print every distance as a line of JSON")
+    command.add_argument("--quiet", action="store_true", help="no progress")
 
 
 def _sweep(args: argparse.Namespace) -> int:
@@ -150,6 +185,44 @@ def _evaluate(args: argparse.Namespace) -> int:
         )
     _show(lines, args.out, args.json)
     return 0
+
+
+def _measure(args: argparse.Namespace) -> int:
+    from icsbound import cli
+    from icsbound.training import measure
+    from icsbound.training.states import MeasureConfig, States
+
+    report.require()
+    from icsbound.report import verdicts
+
+    if args.resume:
+        config, out = measure.load(cli.resumed(args)), args.resume
+        if args.data_dir is not None:
+            config = dataclasses.replace(config, data_dir=args.data_dir)
+    else:
+        given = {f.name: getattr(args, f.name) for f in dataclasses.fields(MeasureConfig)}
+        given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if v is not None}
+        config = MeasureConfig(**given)
+        if args.force:  # what cannot be measured must not replace what was
+            States(config)
+        out = cli.fresh_folder(args)
+    try:
+        with cli.progress_bar(args.quiet, 1) as show:
+            found = measure.measure(config, out, jobs=args.jobs, progress=show)
+    except KeyboardInterrupt:
+        cli.page_so_far(out)
+        raise
+    page = f"page: {report.build(out)}"
+    print("\n".join(map(json.dumps, verdicts.rows(out)) if args.json else verdicts.lines(out)))
+    print(page, file=sys.stderr if args.json else sys.stdout)
+    hits = [one for one in found if one.verdict.text in (args.fail_on or [])]
+    if hits:
+        first, more = hits[0].distance, f", and {len(hits) - 1} more" if len(hits) > 1 else ""
+        print(
+            f"icsbound measure: layer {first.layer}, {first.view} view, {first.run}: {hits[0].verdict}{more}",
+            file=sys.stderr,
+        )
+    return 3 if hits else 0
 
 
 def _show(lines: list[results.Line], out: Path, as_json: bool) -> None:

@@ -96,6 +96,51 @@ class DistanceRecord(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShiftRecord(Record):
+    """What a distance of the same layer, view and steps says about the laws behind its clouds (`measure.floor`).
+
+    Estimates have their standard errors beside them. The three lower bounds are held out: each has an expectation of
+    at most W1 of the laws, and of 0 where the laws agree.
+    """
+
+    kind: ClassVar[str] = "shift"
+    layer: str
+    side: str
+    view: str
+    law: str
+    step_a: int
+    step_b: int
+    error: float  # of the distance as an estimate of its expectation at this n
+    floor: float  # EM between two disjoint halves of the first cloud: what sampling alone gives
+    disjoint: float  # EM between one half of the inputs at the first step and the other half at the second
+    spread: float  # root mean square distance of the first cloud from its mean
+    potential: float  # by the optimal potential
+    potential_error: float
+    shift: float  # by the direction of the mean shift
+    shift_error: float
+    norm: float  # by the distance from the mean
+    norm_error: float
+    p: float  # one-sided, of "the laws agree", for this distance alone
+    seconds: float = field(metadata=CLOCK)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerdictRecord(Record):
+    """The judgement on one distance among all of its measurement, written when all of them are known."""
+
+    kind: ClassVar[str] = "verdict"
+    layer: str
+    side: str
+    view: str
+    law: str
+    step_a: int
+    step_b: int
+    verdict: str  # "moved", "below the floor" or "not resolved"
+    p: float  # adjusted for the number of distances
+    rate: float  # the false discovery rate that "moved" keeps
+
+
+@dataclass(frozen=True, kw_only=True)
 class LayerRecord(Record):
     """Parameters of one normalization layer at a step. `bound` is R: every output lies within R of the bias."""
 
@@ -124,7 +169,7 @@ class ResultRecord(Record):
 
 
 KINDS: dict[str, type[Record]] = {
-    r.kind: r for r in (RunRecord, EpochRecord, DistanceRecord, LayerRecord, ResultRecord)
+    r.kind: r for r in (RunRecord, EpochRecord, DistanceRecord, LayerRecord, ResultRecord, ShiftRecord, VerdictRecord)
 }
 
 

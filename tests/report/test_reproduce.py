@@ -33,7 +33,7 @@ def test_train(config: TrainConfig) -> None:
     assert words[:2] == ["icsbound", "train"]
     args = cli.parser().parse_args(words[1:])
     base = TrainConfig(monitor=None if args.no_monitor else MonitorConfig())
-    assert cli._configured(args, base).resolved() == config
+    assert cli.configured(args, base).resolved() == config
 
 
 @pytest.mark.parametrize("config", [CompareConfig(), CompareConfig(arms=("bn", "gn"), seeds=(4, 5), base=TRAIN)])
@@ -42,7 +42,7 @@ def test_compare(config: CompareConfig) -> None:
     assert words[:2] == ["icsbound", "compare"]
     args = cli.parser().parse_args(words[1:])
     assert (tuple(args.arms), tuple(args.seeds)) == (config.arms, config.seeds)
-    again = CompareConfig(arms=config.arms, seeds=config.seeds, base=cli._configured(args, CompareConfig().base))
+    again = CompareConfig(arms=config.arms, seeds=config.seeds, base=cli.configured(args, CompareConfig().base))
     assert again.to_dict() == config.to_dict()
 
 

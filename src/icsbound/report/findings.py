@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from icsbound.report import statistics as st
+from icsbound.report import verdicts as judged
 from icsbound.report.runs import Study
 from icsbound.report.wording import change, count, listed, measure, number, percent, points, split, times
 
@@ -33,7 +34,7 @@ class Group:
 
 def all_groups(study: Study) -> list[Group]:
     """Every finding of the page in reading order; what went wrong comes first."""
-    groups = [Group("Look at this first", "", alerts(study)), accuracy(study)]
+    groups = [Group("Look at this first", "", alerts(study)), accuracy(study), verdicts(study)]
     main = st.main_part(study.distances)
     for view in st.views(main):
         rows = main[main["view"] == view]
@@ -97,6 +98,36 @@ def accuracy(study: Study) -> Group:
     seeds = count(study.results["seed"].nunique(), "seed")
     paired = ", differences paired by seed, Student t intervals" if any(map(study.control, study.arms)) else ""
     return Group("Accuracy", f"Final accuracy on the {split(study)}, {seeds}{paired}.", found)
+
+
+def verdicts(study: Study) -> Group:
+    """Which layers are called moved, run by run and view by view, with the false discovery rate controlled."""
+    found = []
+    table = judged.frame(study)
+    if len(table) and (waiting := int(table["verdict"].isna().sum())):
+        text = f"{count(waiting, 'distance')} have no verdict yet: the measurement was interrupted before its end."
+        found.append(Finding(text, "alert", "Verdicts come last, since each is judged among all."))
+    known = table[table["verdict"].notna()]
+    for (run, view), rows in known.groupby(["run", "view"], sort=False):
+        tally = rows["verdict"].value_counts()
+        parts = [f"{tally[v]} {v}" for v in judged.VERDICTS if v in tally]
+        moved = rows[rows["verdict"] == "moved"]
+        text = f"{run}, {view} view: of {count(len(rows), 'distance')}, {listed(parts)}."
+        if len(moved):
+            most = moved.loc[moved["spreads"].idxmax()]
+            text += (
+                f" Furthest moved {most['layer']}, by {number(most['spreads'])} times its spread"
+                f" ({judged.steps(most)}): EM {number(most['value'])}, against {number(most['floor'])} that sampling "
+                "alone gives."
+            )
+        verdict = parts[0].partition(" ")[2] if len(parts) == 1 else "moved" if len(moved) else "not resolved"
+        found.append(Finding(text, verdict))
+    rate = percent(known["rate"].max(), 0) if len(known) else ""
+    basis = (
+        f"Moved: a lower bound of W1 fitted on other inputs exceeds 0. Of all that is called moved, at most {rate} "
+        f"are expected to be false, whatever the dependence between layers and steps. {measure(study.distances)}"
+    )
+    return Group("What moved", basis if len(known) else "", found)
 
 
 def shift(study: Study, rows: pd.DataFrame, view: str) -> Group | None:

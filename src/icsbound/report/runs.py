@@ -13,7 +13,16 @@ import pandas as pd
 
 from icsbound import records
 from icsbound._check import InputError
-from icsbound.records import DistanceRecord, EpochRecord, LayerRecord, Record, ResultRecord, RunRecord
+from icsbound.records import (
+    DistanceRecord,
+    EpochRecord,
+    LayerRecord,
+    Record,
+    ResultRecord,
+    RunRecord,
+    ShiftRecord,
+    VerdictRecord,
+)
 
 # What each arm is compared with where config.json does not say it: with `published-batch` the gain of alpha is in both.
 CONTROLS = {"published": ("published-batch", "bn")}
@@ -63,6 +72,8 @@ class Study:
     distances: pd.DataFrame = field(repr=False)
     layers: pd.DataFrame = field(repr=False)
     results: pd.DataFrame = field(repr=False)
+    shifts: pd.DataFrame = field(repr=False)
+    verdicts: pd.DataFrame = field(repr=False)
 
     def control(self, arm: str) -> str | None:
         """The arm that `arm` is compared with; None for a control itself and where its control was not run."""
@@ -133,6 +144,8 @@ def load(folder: Path) -> Study:
         distances=_frame(found, DistanceRecord),
         layers=_frame(found, LayerRecord),
         results=_frame(found, ResultRecord),
+        shifts=_frame(found, ShiftRecord),
+        verdicts=_frame(found, VerdictRecord),
     )
 
 

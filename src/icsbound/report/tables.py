@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from icsbound.report import statistics as st
+from icsbound.report import verdicts as judged
 from icsbound.report.runs import Study
 
 
@@ -26,7 +27,7 @@ class Table:
 
 def all_tables(study: Study) -> list[Table]:
     """Every table that the records allow."""
-    return [table for table in (arms(study), shifts(study), runs(study), layers(study)) if table.rows]
+    return [table for table in (arms(study), shifts(study), verdicts(study), runs(study), layers(study)) if table.rows]
 
 
 def arms(study: Study) -> Table:
@@ -96,6 +97,19 @@ def _interval(found: st.Interval | None, factor: float = 1.0, null: float = 0.0)
     if found is None or not found.count:
         return [None] * 4
     return [factor * found.mean, factor * found.low, factor * found.high, found.verdict(null)]
+
+
+def verdicts(study: Study) -> Table:
+    """One row a layer and view that was measured with verdicts, over all pairs of steps."""
+    columns = ["run", "layer", "view", "pairs", *judged.VERDICTS, "largest EM", "in spreads", "floor there"]
+    columns += ["W1 at least", "least p"]
+    rows = [[*list(vars(row).values())[:-1], judged.probability(row.p)] for row in judged.by_layer(study)]
+    note = (
+        "Floor: EM between two disjoint halves of the first cloud, which sampling alone gives. W1 at least: the lower "
+        "bound, fitted on other inputs, that stands furthest above its error. p: adjusted for all distances of the "
+        "measurement."
+    )
+    return Table("verdicts", "Verdicts by layer", note, columns, [[_whole(cell) for cell in row] for row in rows])
 
 
 def runs(study: Study) -> Table:

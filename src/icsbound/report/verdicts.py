@@ -1,0 +1,128 @@
+"""Distances with their verdicts: every one as a row, and layer by layer, for the page and the terminal."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from icsbound.report.runs import Study, load
+from icsbound.report.wording import number
+
+VERDICTS = ("moved", "below the floor", "not resolved")
+_PLACE = ["run", "layer", "side", "view", "law", "step_a", "step_b"]
+_BOUNDS = ("potential", "shift", "norm")  # the held-out lower bounds
+
+
+def frame(study: Study) -> pd.DataFrame:
+    """One row a distance that was measured with its inference; `verdict` and `p` are None and NaN until all are known.
+
+    `bound` is the held-out lower bound that stands furthest above its error, `spreads` the distance over the spread
+    of the first cloud.
+    """
+    distances = study.distances[[*_PLACE, "n", "d", "value", "paired", "estimator"]]
+    shifts = study.shifts[[*_PLACE, "error", "floor", "disjoint", "spread", *_BOUNDS, *(f"{b}_error" for b in _BOUNDS)]]
+    verdicts = study.verdicts[[*_PLACE, "verdict", "p", "rate"]]
+    rows = distances.merge(shifts, on=_PLACE).merge(verdicts, on=_PLACE, how="left")
+    best = [max(_BOUNDS, key=lambda b: _above(row[b], row[f"{b}_error"])) for _, row in rows.iterrows()]
+    return rows.assign(
+        spreads=rows["value"] / rows["spread"],
+        bound=[row[b] for (_, row), b in zip(rows.iterrows(), best, strict=True)],
+        bound_error=[row[f"{b}_error"] for (_, row), b in zip(rows.iterrows(), best, strict=True)],
+    )
+
+
+def _above(value: float, error: float) -> float:
+    """How many errors `value` lies above 0."""
+    return value / error if error > 0 else float("inf") * value if value else 0.0
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """A layer in one view of one run, over all its pairs of steps; the numbers are those of its largest distance."""
+
+    run: str
+    layer: str
+    view: str
+    pairs: int
+    moved: int
+    below_the_floor: int
+    not_resolved: int
+    value: float
+    spreads: float
+    floor: float
+    bound: float
+    p: float | None
+
+
+def by_layer(study: Study) -> Iterator[LayerRow]:
+    """A row a run, layer and view, in the order of the network."""
+    for (run, layer, view), rows in frame(study).groupby(["run", "layer", "view"], sort=False):
+        largest = rows.loc[rows["spreads"].idxmax()]
+        tally = rows["verdict"].value_counts()
+        yield LayerRow(
+            run=run,
+            layer=layer,
+            view=view,
+            pairs=len(rows),
+            moved=int(tally.get("moved", 0)),
+            below_the_floor=int(tally.get("below the floor", 0)),
+            not_resolved=int(tally.get("not resolved", 0)),
+            value=float(largest["value"]),
+            spreads=float(largest["spreads"]),
+            floor=float(largest["floor"]),
+            bound=float(largest["bound"]),
+            p=None if rows["p"].isna().all() else float(rows["p"].min()),
+        )
+
+
+def steps(row: Any) -> str:
+    """The two steps of a distance in words."""
+    return f"from step {row['step_a']} to {row['step_b']}"
+
+
+def rows(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Every distance of the measurement in `folder` as plain values, for JSON."""
+    table = frame(load(Path(folder))).drop(columns=[*_BOUNDS, *(f"{b}_error" for b in _BOUNDS)])
+    found: list[dict[str, Any]] = []
+    for record in table.to_dict("records"):
+        found.append({str(key): None if pd.isna(value) else value for key, value in record.items()})
+    return found
+
+
+def lines(folder: str | os.PathLike[str]) -> list[str]:
+    """The verdicts of the measurement in `folder` as a table: a line a distance, or a layer where there are pairs."""
+    study = load(Path(folder))
+    table = frame(study)
+    if table.groupby(["run", "layer", "view"]).size().max() > 1:
+        cells = [["layer", "view", "pairs", *VERDICTS, "largest EM", "in spreads", "floor", "W1 at least", "least p"]]
+        for layer in by_layer(study):
+            tally = (layer.pairs, layer.moved, layer.below_the_floor, layer.not_resolved)
+            numbers = (layer.value, layer.spreads, layer.floor, layer.bound)
+            cells.append([layer.layer, layer.view, *map(str, tally), *map(number, numbers), probability(layer.p)])
+        return _aligned(cells)
+    found: list[str] = []
+    for run, part in table.groupby("run", sort=False):
+        cells = [["layer", "view", "d", "EM", "in spreads", "floor", "W1 at least", "p", "verdict"]]
+        for _, r in part.iterrows():
+            em = f"{number(r['value'])} ± {number(r['error'], 2)}"
+            bound = f"{number(r['bound'])} ± {number(r['bound_error'], 2)}"
+            verdict = "–" if pd.isna(r["verdict"]) else r["verdict"]
+            start = [r["layer"], r["view"], str(r["d"]), em, number(r["spreads"]), number(r["floor"])]
+            cells.append([*start, bound, probability(r["p"]), verdict])
+        found += [f"{run}, n = {part['n'].iloc[0]}", *_aligned(cells)]
+    return found
+
+
+def probability(p: float | None) -> str:
+    """A p-value as text; beyond one in a thousand million the normal approximation says no more."""
+    return "–" if p is None or pd.isna(p) else "< 10⁻⁹" if p < 1e-9 else number(p, 2)
+
+
+def _aligned(table: list[list[str]]) -> list[str]:
+    widths = [max(len(cells[i]) for cells in table) for i in range(len(table[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip() for cells in table]

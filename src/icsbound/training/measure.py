@@ -1,0 +1,277 @@
+"""Finished networks measured: how far the laws of their layers lie apart, with a verdict on every distance.
+
+Snapshots are captured one after another; the distances of a pair of them, one for each layer and view, are computed
+side by side in threads, since the work is done by torch and the native library, which run without Python's lock.
+Each distance is in ``records.jsonl`` as soon as it is known. The verdicts come last, because each is judged among
+all: of everything called "moved", the share of false alarms is kept at `rate`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from icsbound import records
+from icsbound._check import InputError, positive_int
+from icsbound.measure.cheap import cheap_bracket
+from icsbound.measure.collector import Snapshot
+from icsbound.measure.emd import EMDResult
+from icsbound.measure.floor import Estimate, HeldOut, Shift, Verdict, control, shift_report
+from icsbound.measure.monitor import layer_record
+from icsbound.records import DistanceRecord, Record, ShiftRecord, VerdictRecord
+from icsbound.training import devices, interrupts
+from icsbound.training.config import claim, read_json, refuse_another
+from icsbound.training.progress import Event, Progress, quiet
+from icsbound.training.states import MeasureConfig, Pair, State, States
+
+Key = tuple[str, str, str, int, int]  # run, layer, view, step_a, step_b
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One distance with what it says and the verdict among all of its measurement."""
+
+    distance: DistanceRecord
+    shift: Shift
+    verdict: Verdict
+
+
+def measure(
+    config: MeasureConfig, out: str | Path, *, jobs: int | None = None, progress: Progress = quiet
+) -> list[Measured]:
+    """Measure as `config` says into the folder `out`, or go on where an earlier call was stopped.
+
+    `out` receives ``config.json`` first, then a line of ``records.jsonl`` for each distance and what it says, and the
+    verdicts at the end; numbers do not depend on `jobs`, the distances at a time (default: one a core). A finished
+    folder is left untouched. Ctrl-C and SIGTERM end the measurement after the distances under way, by
+    KeyboardInterrupt (SIGTERM: SystemExit 143).
+
+    Raises InputError for what cannot be measured, before anything is written, and for a folder that holds another
+    measurement.
+    """
+    out = Path(out)
+    jobs = _cores() if jobs is None else positive_int("jobs", jobs)
+    states = States(config)
+    values = {**states.config.to_dict(), "files": states.files()}
+    refuse_another(out, values, free=("data_dir", "checkpoints"))
+    path = out / "records.jsonl"
+    done = _finished(path)
+    if done is not None:
+        return done
+    jobs = 1 if states.config.device != "cpu" else jobs
+    claim(out, values)
+    with devices.threads(1), interrupts.Interrupts() as signals, interrupts.only_here(out):
+        known, offset = _kept(path)
+        with records.Writer(path, offset=offset) as writer, ThreadPoolExecutor(jobs) as workers:
+            try:
+                for lines in _distances(states, known, workers, progress):
+                    for line in lines:
+                        writer.write(line)
+                    known += lines
+                    if signals.caught is not None:
+                        _leave(signals.caught, out)
+            finally:
+                workers.shutdown(cancel_futures=True)
+            found = _judged(known, states.config.rate)
+            for one in found:
+                writer.write(_verdict_record(one))
+            writer.sync()
+    return found
+
+
+def load(out: str | Path) -> MeasureConfig:
+    """The measurement that the ``config.json`` in `out` describes."""
+    values = read_json(Path(out) / "config.json")
+    values.pop("files", None)
+    return MeasureConfig.from_dict(values)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _leave(caught: signal.Signals, out: Path) -> None:
+    if caught == signal.SIGTERM:
+        raise SystemExit(128 + signal.SIGTERM)
+    raise KeyboardInterrupt(f"stopped; what was measured is kept; go on with: icsbound measure --resume {out}")
+
+
+def _distances(
+    states: States, known: list[Record], workers: ThreadPoolExecutor, progress: Progress
+) -> Iterator[list[Record]]:
+    """The records that are not `known` yet, in an order of their own, each as soon as it is there."""
+    have = {_key(line) for line in known if isinstance(line, ShiftRecord)}
+    taken: dict[State, Snapshot] = {}
+    done = 0
+    for pair in states.pairs:
+        taken = {state: one for state, one in taken.items() if state in (pair.a, pair.b)}
+        for state in (pair.a, pair.b):
+            if state not in taken:
+                taken[state] = states.capture(state)
+            yield [line for line in _layers(pair.run, state, taken[state]) if line not in known]
+        before, after = taken[pair.a].clouds, taken[pair.b].clouds
+        _same_layers(pair, taken[pair.a], taken[pair.b])
+        missing = [name for name in before if (pair.run, *name, pair.a.step, pair.b.step) not in have]
+        total = len(before) * len(states.pairs)
+        done += len(before) - len(missing)
+        futures = [workers.submit(_one, states.config, pair, *name, before[name], after[name]) for name in missing]
+        for future in futures:
+            yield future.result()
+            done += 1
+            progress(Event(pair.run, done, total))
+
+
+def _layers(run: str, state: State, taken: Snapshot) -> list[Record]:
+    """The parameters of the normalization layers in `state`."""
+    found = [layer_record(run, name, state.step, m, taken.positions[name]) for name, m in taken.modules.items()]
+    return [record for record in found if record is not None]
+
+
+def _same_layers(pair: Pair, a: Snapshot, b: Snapshot) -> None:
+    only = sorted({layer for layer, _ in a.clouds.keys() ^ b.clouds.keys()})
+    if only:
+        raise InputError(
+            f"layers must run in both states of {pair.run}, got {', '.join(map(repr, only))} in only one of them"
+        )
+    for (layer, view), cloud in a.clouds.items():
+        if cloud.shape != b.clouds[layer, view].shape:
+            raise InputError(
+                f"layer {layer!r} must have equally many values in both states of {pair.run}, got {cloud.shape[1]} and "
+                f"{b.clouds[layer, view].shape[1]}"
+            )
+
+
+def _one(config: MeasureConfig, pair: Pair, layer: str, view: str, a: Tensor, b: Tensor) -> list[Record]:
+    """The distance between two clouds, and what it says, as records."""
+    start = time.perf_counter()
+    bracket, shift = cheap_bracket(a, b), shift_report(a, b)
+    em, held = shift.em, shift.held_out
+    place = {
+        "run": pair.run,
+        "layer": layer,
+        "side": config.side,
+        "view": view,
+        "law": config.law,
+        "step_a": pair.a.step,
+        "step_b": pair.b.step,
+    }
+    seconds = time.perf_counter() - start
+    ratio = em.value / bracket.scale if bracket.scale > 0 else math.inf if em.value > 0 else 0.0
+    distance = DistanceRecord(
+        **place,  # type: ignore[arg-type]
+        n=em.n,
+        d=em.d,
+        value=em.value,
+        lower=em.lower,
+        paired=bracket.paired if em.paired is None else em.paired,
+        independent=bracket.independent,
+        mean_shift=bracket.mean_shift,
+        norms=bracket.norms,
+        scale=bracket.scale,
+        scale_free=ratio,
+        estimator=em.estimator,
+        seconds=seconds,
+    )
+    said = ShiftRecord(
+        **place,  # type: ignore[arg-type]
+        error=shift.error,
+        floor=shift.floor,
+        disjoint=shift.disjoint,
+        spread=shift.spread,
+        potential=held.potential.value,
+        potential_error=held.potential.error,
+        shift=held.shift.value,
+        shift_error=held.shift.error,
+        norm=held.norm.value,
+        norm_error=held.norm.error,
+        p=held.p,
+        seconds=seconds,
+    )
+    return [distance, said]
+
+
+def _judged(lines: list[Record], rate: float) -> list[Measured]:
+    """Every distance in `lines` with its verdict among all of them."""
+    distances = {_key(line): line for line in lines if isinstance(line, DistanceRecord)}
+    found = [(distances[_key(s)], _shift(distances[_key(s)], s)) for s in lines if isinstance(s, ShiftRecord)]
+    verdicts = control([shift for _, shift in found], rate)
+    return [Measured(*both, verdict) for both, verdict in zip(found, verdicts, strict=True)]
+
+
+def _shift(distance: DistanceRecord, said: ShiftRecord) -> Shift:
+    """The shift that two records tell of, without the matching and the potentials, which no record holds."""
+    assert distance.value is not None
+    assert distance.lower is not None
+    none = torch.empty(0, dtype=torch.float64)
+    em = EMDResult(
+        value=distance.value,
+        lower=distance.lower,
+        gap=distance.value - distance.lower,
+        paired=distance.paired,
+        matching=None,
+        n=distance.n,
+        d=distance.d,
+        estimator=distance.estimator,
+        u=none,
+        v=none,
+        scale=0.0,
+    )
+    held = HeldOut(
+        potential=Estimate(said.potential, said.potential_error),
+        shift=Estimate(said.shift, said.shift_error),
+        norm=Estimate(said.norm, said.norm_error),
+    )
+    return Shift(em=em, error=said.error, floor=said.floor, disjoint=said.disjoint, held_out=held, spread=said.spread)
+
+
+def _verdict_record(one: Measured) -> VerdictRecord:
+    d, verdict = one.distance, one.verdict
+    return VerdictRecord(
+        run=d.run,
+        layer=d.layer,
+        side=d.side,
+        view=d.view,
+        law=d.law,
+        step_a=d.step_a,
+        step_b=d.step_b,
+        verdict=verdict.text,
+        p=verdict.p,
+        rate=verdict.level,
+    )
+
+
+def _key(record: DistanceRecord | ShiftRecord) -> Key:
+    return (record.run, record.layer, record.view, record.step_a, record.step_b)
+
+
+def _kept(path: Path) -> tuple[list[Record], int]:
+    """The records up to the last distance that is whole with what it says, and where in the file they end."""
+    content = path.read_bytes() if path.exists() else b""
+    content = content[: content.rfind(b"\n") + 1]  # a killed process may have left half a line
+    last = content.rfind(b'"kind": "shift"')
+    end = content.index(b"\n", last) + 1 if last >= 0 else 0
+    try:
+        return [records.from_dict(json.loads(line)) for line in content[:end].split(b"\n")[:-1]], end
+    except ValueError as error:
+        raise InputError(f"{path} cannot be gone on with: {error}") from None
+
+
+def _finished(path: Path) -> list[Measured] | None:
+    """What the measurement at `path` found, or None where it has not come to its verdicts."""
+    if not path.exists() or not path.read_bytes().endswith(b"\n"):
+        return None
+    lines = records.read(path)
+    verdicts = [line for line in lines if isinstance(line, VerdictRecord)]
+    if not verdicts or len(verdicts) < sum(isinstance(line, ShiftRecord) for line in lines):
+        return None
+    return _judged(lines, verdicts[0].rate)
