@@ -322,6 +322,23 @@ def test_eps_set_later_is_used():
     assert_same_step(layer, bn, torch.randn(shape).double(), torch.randn(shape).double(), 1e-13)
 
 
+def test_an_ensemble_trains_under_vmap():
+    # Models stacked along a new axis, each with running statistics of its own.
+    members = [UnitizedBatchNorm2d(3).double() for _ in range(4)]
+    parameters, buffers = torch.func.stack_module_state(members)
+    shared = copy.deepcopy(members[0]).to("meta")
+    x = torch.randn(4, 5, 3, 2, 2, dtype=torch.float64)
+
+    def run(p, b, x):
+        return torch.func.functional_call(shared, (p, b), (x,))
+
+    y = torch.vmap(run)(parameters, buffers, x)
+    for i, member in enumerate(members):
+        assert_near(y[i], member(x[i]), 1e-13)
+        assert_near(buffers["running_var"][i], member.running_var, 1e-14)
+        assert buffers["num_batches_tracked"][i] == 1
+
+
 def test_reset_parameters():
     layer = UnitizedBatchNorm2d(3, alpha_init=0.25)
     with torch.no_grad():

@@ -25,5 +25,6 @@ class Running(NamedTuple):
     def move(self, batch: Statistics) -> None:
         """``new = (1 - momentum) old + momentum batch``, in place."""
         with torch.no_grad():
-            self.mean_C.lerp_(batch.mean_C.to(self.mean_C.dtype), self.momentum)
-            self.var_C.lerp_((batch.var_C * self.bessel).to(self.var_C.dtype), self.momentum)
+            # Not `lerp_`, for which `torch.vmap` has no rule.
+            self.mean_C.mul_(1 - self.momentum).add_(batch.mean_C, alpha=self.momentum)
+            self.var_C.mul_(1 - self.momentum).add_(batch.var_C * self.bessel, alpha=self.momentum)
