@@ -22,6 +22,7 @@ import argparse
 import contextlib
 import fnmatch
 import json
+import random
 import signal
 import sys
 import time
@@ -186,6 +187,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--library", choices=("timm", "torchvision"), action="append")
     parser.add_argument("--match", default="*", help="names to try, as a shell pattern")
+    parser.add_argument("--sample", type=int, help="of each library only so many models, drawn with seed 0")
     parser.add_argument("--max-parameters", type=float, default=30e6)
     parser.add_argument("--seconds", type=int, default=120, help="limit for one model")
     parser.add_argument("--total-seconds", type=float, default=float("inf"), help="start no model after this time")
@@ -193,9 +195,11 @@ def main() -> int:
     arguments = parser.parse_args()
     rows, start = [], time.monotonic()
     for library in arguments.library or ("torchvision", "timm"):
-        for name, build in zoo(library).items():
-            if not fnmatch.fnmatch(name, arguments.match):
-                continue
+        models = {n: build for n, build in zoo(library).items() if fnmatch.fnmatch(n, arguments.match)}
+        if arguments.sample is not None:
+            drawn = random.Random(0).sample(sorted(models), min(arguments.sample, len(models)))
+            models = {name: models[name] for name in drawn}
+        for name, build in models.items():
             if time.monotonic() - start > arguments.total_seconds:
                 row = Row(library, name, "not run", "no time was left")
             else:
