@@ -109,7 +109,8 @@ def test_a_few_bad_images_may_be_left_out(tiny_cifar: tuple[Path, np.ndarray]) -
 
 def test_names_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"^data must be one of digits, cifar10, cifar100, got 'digit' \(did you mean 'digits'\?\)$"
+        InputError,
+        match=r"^data must be one of digits, cifar10, cifar100, folder, got 'digit' \(did you mean 'digits'\?\)$",
     ):
         data.load("digit")
     with pytest.raises(

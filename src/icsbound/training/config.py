@@ -80,6 +80,7 @@ class TrainConfig:
     channels_last: bool = True
     compile: bool = False
     skip_bad: int = 0
+    image_size: int = 64
     threads: int | None = None
     monitor: MonitorConfig | None = None
 
@@ -96,6 +97,7 @@ class TrainConfig:
         one_of("precision", self.precision, ("no", "bf16", "fp16"))
         one_of("dtype", self.dtype, ("float32", "float64"))
         positive_int("skip_bad", self.skip_bad, 0)
+        positive_int("image_size", self.image_size, 4)
         if self.threads is not None:
             positive_int("threads", self.threads)
 

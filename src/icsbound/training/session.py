@@ -186,6 +186,7 @@ def load_splits(config: TrainConfig) -> data.Splits:
         data_dir=config.data_dir,
         hold_out=config.hold_out if config.split == "validation" else 0.0,
         skip_bad=config.skip_bad,
+        image_size=config.image_size,
     )
 
 
