@@ -85,7 +85,9 @@ _ARM_HELP = f"name or name:key=value,key=value; names: {', '.join(arms.ARMS)}"
 
 def _training_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", help=f"one of {', '.join(data.DATASETS)}")
-    command.add_argument("--data-dir", metavar="DIR", help="folder of the data set's parquet files")
+    command.add_argument(
+        "--data-dir", metavar="DIR", help="where the data lie: parquet files, or train/CLASS and val/CLASS"
+    )
     command.add_argument("--model", help=f"one of {', '.join(models.NETWORKS)}, or name:key=value")
     command.add_argument("--recipe", choices=list(recipes.RECIPES), help="where all other training values come from")
     command.add_argument("--epochs", type=int)
@@ -97,6 +99,7 @@ def _training_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--captures", type=int, help="how often the layers are measured, besides once before training")
     command.add_argument("--every", type=int, metavar="STEPS", help="measure every so many steps instead")
     command.add_argument("--standardize", action="store_true", help="each image to mean 0 and variance 1 by itself")
+    command.add_argument("--image-size", type=int, metavar="PIXELS", help="to which an image folder is scaled and cut")
     command.add_argument("--skip-bad", type=int, metavar="N", help="leave out up to N images that cannot be decoded")
     command.add_argument("--precision", choices=["no", "bf16", "fp16"], help="of autocast")
     command.add_argument("--compile", action="store_true", help="by torch.compile")

@@ -71,9 +71,8 @@ def test_names_what_is_wrong(pictures: Path) -> None:
         data.load("folder", data_dir=pictures, image_size=16)
     with pytest.warns(UserWarning, match=r"^1 of 12 images in .*train were left out: .*light/03.png"):
         assert len(data.load("folder", data_dir=pictures, image_size=16, skip_bad=1).train) == 11
+    broken.unlink()
     (pictures / "val" / "grey").mkdir()
     folders.read.cache_clear()
-    with pytest.raises(
-        InputError, match=r"^data_dir must hold the same classes for training and test, got \['grey'\]$"
-    ):
-        data.load("folder", data_dir=pictures, image_size=16, skip_bad=1)
+    with pytest.raises(InputError, match=r"^data_dir must hold the same classes .*, got \['grey'\]$"):
+        data.load("folder", data_dir=pictures, image_size=16)
