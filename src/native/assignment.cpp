@@ -80,6 +80,32 @@ CLONES void reduced_row(int64_t n, const double* __restrict c, const double* __r
   }
 }
 
+// The blocks of a row (of n reduced entries r) in which some column comes nearer than its `distance`, by way of a row whose
+// own entry is `own` and that lies at `depth`; how many there are. Blocks are left out where nothing is within `cap`.
+CLONES int64_t nearer_blocks(int64_t n, const double* __restrict r, const double* __restrict least,
+                             const double* __restrict distance, double own, double depth, double cap,
+                             int32_t* __restrict found) {
+  int64_t count = 0;
+  for (int64_t b = 0; b * BLOCK < n; ++b) {
+    if (depth + (least[b] - own) > cap) continue;
+    double gain = INF;
+    if ((b + 1) * BLOCK <= n) {
+      double m[8];
+      for (int k = 0; k < 8; ++k) m[k] = INF;
+      for (int64_t j = b * BLOCK; j < (b + 1) * BLOCK; j += 8)
+        for (int k = 0; k < 8; ++k) {
+          const double w = r[j + k] - own, d = depth + (w > 0 ? w : 0.0) - distance[j + k];
+          m[k] = d < m[k] ? d : m[k];
+        }
+      for (int k = 0; k < 8; ++k) gain = m[k] < gain ? m[k] : gain;
+    } else {
+      gain = -INF;
+    }
+    if (gain < 0) found[count++] = static_cast<int32_t>(b);
+  }
+  return count;
+}
+
 // Least c_rj - v_j of R rows together (several rows are several streams), and its first column; q_j = min(q_j, c_rj) if
 // COLUMNS. Only the chunk of the least value is noted on the way; its column is looked up at the end.
 template <int R, bool COLUMNS>
@@ -142,8 +168,8 @@ struct Entry {
   double key;
   int32_t id;
 };
-bool later(const Entry& a, const Entry& b) { return a.key > b.key; }
-bool smaller(const Entry& a, const Entry& b) { return a.key < b.key; }
+constexpr auto later = [](const Entry& a, const Entry& b) { return a.key > b.key; };
+constexpr auto smaller = [](const Entry& a, const Entry& b) { return a.key < b.key; };
 
 // The two least reduced entries of a row, and their columns.
 struct Choice {
@@ -159,7 +185,7 @@ class Assignment {
       : n(size), c(cost), width(std::min(size, CACHE)), margin(gap), v(start, start + size), price(size),
         level(minima, minima + size), value(size * width), reduced(size), least(size / BLOCK + 1), distance(size, INF),
         entry(size), depth(size), column(size), owner(size, -1), cached(size * width), count(size, 0), parent(size),
-        root(size), reached(size), closed(size, 0) {
+        root(size), reached(size), closed(size, 0), near(size / BLOCK + 1) {
     double largest = 0;  // of the first row and column; by the triangle inequality no entry exceeds three times it
     for (int64_t i = 0; i < n; ++i) {
       largest = std::max({largest, at_(0, i), at_(i, 0)});
@@ -277,6 +303,13 @@ class Assignment {
     read(i);
     remember(i);
     return look(i);
+  }
+
+  // Whether half of the cached entries have risen above the level: they say nothing that others do not.
+  bool depleted(int64_t i) const {
+    int32_t below = 0;
+    for (int32_t k = 0; k < count[i]; ++k) below += value[i * width + k] - v[cached[i * width + k]] <= level[i];
+    return 2 * below <= width;
   }
 
   // Free the matched rows whose entry exceeds the least of their row by more than `slack`.
@@ -475,11 +508,12 @@ class Assignment {
         reach = e.key;
         if (target > 1) tighten();
         read(i);
-        for (int64_t b = 0; b < blocks(); ++b)
-          if (depth[i] + least[b] - entry[i] <= cap)
-            for (int64_t j = b * BLOCK, end = std::min(n, j + BLOCK); j < end; ++j)
-              relax(i, static_cast<int32_t>(j), depth[i] + std::max(0.0, reduced[j] - entry[i]));
-        remember(i);
+        const int64_t some = nearer_blocks(n, reduced.data(), least.data(), distance.data(), entry[i], depth[i], cap,
+                                           near.data());
+        for (int64_t k = 0; k < some; ++k)
+          for (int64_t j = near[k] * BLOCK, end = std::min(n, j + BLOCK); j < end; ++j)
+            relax(i, static_cast<int32_t>(j), depth[i] + std::max(0.0, reduced[j] - entry[i]));
+        if (depleted(i)) remember(i);
       } else if (!closed[e.id] && e.key <= distance[e.id]) {
         const int32_t j = e.id, tree = root[parent[j]], i = owner[j];
         closed[j] = 1;
@@ -528,7 +562,7 @@ class Assignment {
   std::vector<int32_t> cached, count;         // ... in columns, n x width, and how many
   std::vector<int32_t> parent, root, reached;
   std::vector<int8_t> closed;
-  std::vector<int32_t> open, todo, touched, done, ends;
+  std::vector<int32_t> open, todo, touched, done, ends, near;
   std::vector<Entry> heap, chosen;
 
   Stage stage = Stage::Reduce, after = Stage::Decide;

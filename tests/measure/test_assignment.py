@@ -97,6 +97,22 @@ def test_row_minima_equal_torch() -> None:
         assert torch.equal(certify(c, v).u, found.u)
 
 
+@native
+def test_potentials_that_fell_are_proved_by_few_rows() -> None:
+    g = torch.Generator().manual_seed(1)
+    c, v = torch.rand(90, 90, generator=g, dtype=torch.float64), torch.rand(90, generator=g, dtype=torch.float64)
+    old = certify(c, v)
+    for fallen in (0, 3, 20, 90):
+        w = v.clone()
+        w[torch.randperm(90, generator=g)[:fallen]] -= 0.3
+        found, right = certificate.lowered(c, old, w), certify(c, w)
+        assert torch.equal(found.u, right.u)
+        assert torch.equal(found.at, right.at)
+        assert found.lower == pytest.approx(right.lower, rel=1e-15)
+    risen = certificate.lowered(c, old, v + 0.1 * torch.rand(90, generator=g, dtype=torch.float64))
+    assert torch.equal(risen.u, (c - risen.v).amin(1))
+
+
 def hard(n: int = 80) -> torch.Tensor:
     g = np.random.default_rng(9)
     z = g.normal(size=(n, 2))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from icsbound import _native
 from icsbound._check import InputError
-from icsbound.measure.certificate import Certificate, certify, identity_certificate
+from icsbound.measure.certificate import Certificate, certify, identity_certificate, lowered
 
 ITERATIONS = 1_000_000_000  # of the network simplex: never the reason to stop
 POLISH = 8
@@ -94,8 +94,7 @@ def _lazily(native: ctypes.CDLL, cost: Tensor, start: Certificate, paired: float
         native.icsbound_assignment_delete(solver)
     if state == 0 or not torch.equal(matching.sort().values, torch.arange(n)):
         return None
-    proof = start if torch.equal(v, start.v) else certify(cost, v)
-    return Assignment(matching, _mean_cost(cost, matching), proof, "lazy assignment")
+    return Assignment(matching, _mean_cost(cost, matching), lowered(cost, start, v), "lazy assignment")
 
 
 def _mean_cost(cost: Tensor, matching: Tensor) -> float:

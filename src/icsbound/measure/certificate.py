@@ -66,6 +66,26 @@ def certify(cost: Tensor, v: Tensor, columns: Tensor | None = None) -> Certifica
     return Certificate(float(u.mean() + v.mean()), u, v, at)
 
 
+def lowered(cost: Tensor, old: Certificate, v: Tensor) -> Certificate:
+    """The best pair with this `v`, where that of another v is known.
+
+    Where v fell everywhere, every c_ij - v_j rose; the least of a row is what it was unless its own column fell.
+    Only those rows are read again.
+    """
+    if old.at is None or not bool((v <= old.v).all()):
+        return certify(cost, v)
+    rows = torch.nonzero(v[old.at] < old.v[old.at])[:, 0]
+    if 4 * len(rows) > len(cost):
+        return certify(cost, v)
+    u, at = old.u.clone(), old.at.clone()
+    if len(rows):
+        again = certify(cost[rows], v)
+        u[rows] = again.u
+        if again.at is not None:
+            at[rows] = again.at
+    return Certificate(float(u.mean() + v.mean()), u, v, at)
+
+
 def identity_certificate(
     cost: Tensor, shift: Tensor, enough: float, sweeps: int = SWEEPS, hand_over: bool = False
 ) -> Certificate:
