@@ -28,89 +28,111 @@ struct PixelMajor {
   }
   int64_t begin(int64_t part) const { return pixels * part / parts(); }
 
+  // Calls f(at, P) for tiles of P <= TILE pixels, which stay in the first-level cache from one sweep to the next. A
+  // sweep holds the numbers of a strip of channels in registers while it goes through the pixels of the tile.
+  static constexpr int64_t TILE = 8;
+  template <class F>
+  static INLINE void over_tiles(int64_t from, int64_t to, F f) {
+    for (int64_t at = from; at < to; at += TILE) f(at, to - at < TILE ? to - at : TILE);
+  }
+
   template <class Form>
   void forward(int64_t from, int64_t to) const {
     const Saved<A> s = saved;  // local, so that no store is taken to change it
-    const A floor = floor_of<A>(p);
-    const T* x = static_cast<const T*>(p.x) + from * C;
-    T* y = static_cast<T*>(p.out) + from * C;
-    const A w = A(p.per_kappa);
-    for (int64_t i = from; i < to; ++i, x += C, y += C) {
-      Sum<A> squares;
-      sweep_sums<A>(C, [&](auto v, int64_t c, int u) {
-        const V<A> d = v.keep(v.load(s.r + c) * ((v.load(x + c) - v.load(s.pivot + c)) - v.load(s.mean + c)));
-        squares.add(u, d * d);
-      });
-      const A nu = s.nu[i] = relative_norm(w * squares.total(), p), t = Form::t(nu);
+    const A floor = floor_of<A>(p), w = A(p.per_kappa);
+    over_tiles(from, to, [&](int64_t at, int64_t P) {
+      const T* x = static_cast<const T*>(p.x) + at * C;
+      T* y = static_cast<T*>(p.out) + at * C;
+      V<A> squares[TILE] = {};
       sweep<A>(C, [&](auto v, int64_t c) {
-        const V<A> centred = (v.load(x + c) - v.load(s.pivot + c)) - v.load(s.mean + c);
-        const V<A> a = v.load(s.gr + c) * Form::k(t, v.load(s.alpha + c));
-        v.store(y + c, raised<A>(a * centred + v.load(s.beta + c), floor));
+        const V<A> K = v.load(s.pivot + c), m = v.load(s.mean + c), r = v.load(s.r + c);
+        for (int64_t i = 0; i < P; ++i) {
+          const V<A> d = v.keep(r * ((v.load(x + i * C + c) - K) - m));
+          squares[i] += d * d;
+        }
       });
-    }
+      A t[TILE];
+      for (int64_t i = 0; i < P; ++i) {
+        const A nu = s.nu[at + i] = relative_norm(w * sum<A>(squares[i]), p);
+        t[i] = Form::t(nu);
+      }
+      sweep<A>(C, [&](auto v, int64_t c) {
+        const V<A> K = v.load(s.pivot + c), m = v.load(s.mean + c), gr = v.load(s.gr + c);
+        const V<A> alpha = v.load(s.alpha + c), beta = v.load(s.beta + c);
+#pragma GCC unroll 1
+        for (int64_t i = 0; i < P; ++i) {
+          const V<A> centred = (v.load(x + i * C + c) - K) - m;
+          v.store(y + i * C + c, raised<A>(gr * Form::k(t[i], alpha) * centred + beta, floor));
+        }
+      });
+    });
   }
 
   // Adds to sums (6×C) those of a run of pixels, and sets their e.
-  template <class Form>
+  template <class Form, bool Relu>
   void dots(int64_t from, int64_t to, A* e, A* sums) const {
-    const Saved<A> s = saved;  // local, so that no store is taken to change it
-    const A floor = floor_of<A>(p);
-    constexpr int64_t TILE = 8;
+    const Saved<A> s = saved;
     Scratch<A> ks(TILE * C);
-    Norm<A> norm[TILE];
-    for (int64_t begin = from; begin < to; begin += TILE) {
-      const int64_t P = to - begin < TILE ? to - begin : TILE;
-      const T *x = static_cast<const T*>(p.x) + begin * C, *dy = static_cast<const T*>(p.dy) + begin * C;
-      A* k = ks.get();
-      for (int64_t i = 0; i < P; ++i) {
-        norm[i] = norm_of<Form>(s.nu[begin + i], p);
-        Sum<A> total;
-        sweep_sums<A>(C, [&](auto v, int64_t c, int u) {
-          const V<A> centred = (v.load(x + i * C + c) - v.load(s.pivot + c)) - v.load(s.mean + c);
-          const V<A> alpha = v.load(s.alpha + c), gr = v.load(s.gr + c), kc = Form::k(norm[i].t, alpha);
+    A* k = ks.get();
+    over_tiles(from, to, [&](int64_t at, int64_t P) {
+      const T *x = static_cast<const T*>(p.x) + at * C, *dy = static_cast<const T*>(p.dy) + at * C;
+      Norm<A> norm[TILE];
+      V<A> total[TILE] = {};
+      for (int64_t i = 0; i < P; ++i) norm[i] = norm_of<Form>(s.nu[at + i], p);
+      sweep<A>(C, [&](auto v, int64_t c) {
+        const V<A> K = v.load(s.pivot + c), m = v.load(s.mean + c), gr = v.load(s.gr + c);
+        const V<A> alpha = v.load(s.alpha + c), beta = v.load(s.beta + c), scale = v.keep(gr * alpha);
+        for (int64_t i = 0; i < P; ++i) {
+          const V<A> centred = (v.load(x + i * C + c) - K) - m, kc = Form::k(norm[i].t, alpha);
           v.store(k + i * C + c, kc);
-          const V<A> y = gr * kc * centred + v.load(s.beta + c);
-          const V<A> g = v.keep(passed<A>(v.load(dy + i * C + c), y, floor));
-          total.add(u, gr * alpha * Form::p(kc) * g * v.keep(centred));
-        });
-        e[begin + i] = norm[i].by_n2 * total.total();
-      }
+          const V<A> g = passed<Relu, A>(v.load(dy + i * C + c), gr * kc * centred + beta), gc = g * centred;
+          total[i] += v.keep(scale * Form::p_times(kc, gc, kc * gc));
+        }
+      });
+      A ee[TILE];
+      for (int64_t i = 0; i < P; ++i) e[at + i] = ee[i] = norm[i].by_n2 * sum<A>(total[i]);
       sweep<A>(C, [&](auto v, int64_t c) {
         const V<A> K = v.load(s.pivot + c), m = v.load(s.mean + c), gr = v.load(s.gr + c), beta = v.load(s.beta + c);
-        V<A> t[SUMS] = {};
+        V<A> z[SUMS] = {};
+#pragma GCC unroll 1
         for (int64_t i = 0; i < P; ++i) {
           const V<A> centred = (v.load(x + i * C + c) - K) - m, kc = v.load(k + i * C + c);
-          const V<A> g = passed<A>(v.load(dy + i * C + c), gr * kc * centred + beta, floor);
-          const V<A> kg = kc * g, ex = e[begin + i] * centred;
-          t[0] += kg * centred;
-          t[1] += norm[i].by_alpha * Form::p(kc) * (g * centred);
-          t[2] += g;
-          t[3] += kg;
-          t[4] += ex * centred;
-          t[5] += ex;
+          const V<A> g = passed<Relu, A>(v.load(dy + i * C + c), gr * kc * centred + beta);
+          const V<A> kg = kc * g, kgc = kg * centred, ex = ee[i] * centred;
+          z[0] += kgc;
+          z[1] += norm[i].by_alpha * Form::p_times(kc, g * centred, kgc);
+          z[2] += g;
+          z[3] += kg;
+          z[4] += ex * centred;
+          z[5] += ex;
         }
-        t[3] *= gr;
-        for (int j = 0; j < SUMS; ++j) v.store(sums + j * C + c, v.load(sums + j * C + c) + v.keep(t[j]));
+        z[3] *= gr;
+        for (int j = 0; j < SUMS; ++j) v.store(sums + j * C + c, v.load(sums + j * C + c) + v.keep(z[j]));
       });
-    }
+    });
   }
 
   template <class Form>
   void gradient(int64_t from, int64_t to, const Work<A> w) const {
-    const Saved<A> s = saved;  // local, so that no store is taken to change it
+    const Saved<A> s = saved;
     const A floor = floor_of<A>(p);
-    const T *x = static_cast<const T*>(p.x) + from * C, *dy = static_cast<const T*>(p.dy) + from * C;
-    T* dx = static_cast<T*>(p.out) + from * C;
-    for (int64_t i = from; i < to; ++i, x += C, dy += C, dx += C) {
-      const A t = Form::t(s.nu[i]), e = w.e[i];
+    over_tiles(from, to, [&](int64_t at, int64_t P) {
+      const T *x = static_cast<const T*>(p.x) + at * C, *dy = static_cast<const T*>(p.dy) + at * C;
+      T* dx = static_cast<T*>(p.out) + at * C;
+      A t[TILE], e[TILE];
+      for (int64_t i = 0; i < P; ++i) t[i] = Form::t(s.nu[at + i]), e[i] = w.e[at + i];
       sweep<A>(C, [&](auto v, int64_t c) {
-        const V<A> centred = (v.load(x + c) - v.load(s.pivot + c)) - v.load(s.mean + c);
-        const V<A> a = v.load(s.gr + c) * Form::k(t, v.load(s.alpha + c));
-        const V<A> g = passed<A>(v.load(dy + c), a * centred + v.load(s.beta + c), floor);
-        const V<A> b = v.load(w.b0 + c) + e * v.load(w.b1 + c);
-        v.store(dx + c, a * g + (b * centred + v.load(w.shift + c)));
+        const V<A> K = v.load(s.pivot + c), m = v.load(s.mean + c), gr = v.load(s.gr + c);
+        const V<A> alpha = v.load(s.alpha + c), beta = v.load(s.beta + c);
+        const V<A> b0 = v.load(w.b0 + c), b1 = v.load(w.b1 + c), shift = v.load(w.shift + c);
+#pragma GCC unroll 1
+        for (int64_t i = 0; i < P; ++i) {
+          const V<A> centred = (v.load(x + i * C + c) - K) - m, a = gr * Form::k(t[i], alpha);
+          const V<A> g = passed<A>(v.load(dy + i * C + c), a * centred + beta, floor);
+          v.store(dx + i * C + c, a * g + ((b0 + e[i] * b1) * centred + shift));
+        }
       });
-    }
+    });
   }
 };
 
@@ -169,10 +191,9 @@ struct RowMajor {
     }
   }
 
-  template <class Form>
+  template <class Form, bool Relu>
   void dots(int64_t from, int64_t to, A* e, A* sums) const {
     const Saved<A> s = saved;  // local, so that no store is taken to change it
-    const A floor = floor_of<A>(p);
     for (int64_t block = from; block < to; ++block) {
       const Place b = place(block);
       const T *x = static_cast<const T*>(p.x) + b.at, *dy = static_cast<const T*>(p.dy) + b.at;
@@ -184,7 +205,7 @@ struct RowMajor {
       const auto loaded = [&](auto v, const Channels<A>& ch, int64_t at, int64_t i, V<A>& centred, V<A>& k) {
         centred = (v.load(x + at + i) - ch.pivot) - ch.mean;
         k = Form::k(v.load(t + i), all<A>(ch.alpha));
-        return passed<A>(v.load(dy + at + i), ch.gr * k * centred + ch.beta, floor);
+        return passed<Relu, A>(v.load(dy + at + i), ch.gr * k * centred + ch.beta);
       };
       for (int64_t c = 0; c < C; ++c) {
         const Channels<A> ch(s, c);
@@ -192,7 +213,7 @@ struct RowMajor {
         sweep<A>(b.size, [&](auto v, int64_t i) {
           V<A> centred, k;
           const V<A> g = loaded(v, ch, c * L, i, centred, k);
-          v.store(total + i, v.load(total + i) + v.keep(scale * Form::p(k) * g * centred));
+          v.store(total + i, v.load(total + i) + v.keep(scale * Form::p_times(k, g * centred, k * (g * centred))));
         });
       }
       A* eb = e + b.pixel;
@@ -203,9 +224,9 @@ struct RowMajor {
         sweep<A>(b.size, [&](auto v, int64_t i) {
           V<A> centred, k;
           const V<A> g = loaded(v, ch, c * L, i, centred, k);
-          const V<A> kg = k * g, ex = v.load(eb + i) * centred;
-          z[0] += v.keep(kg * centred);
-          z[1] += v.keep(v.load(by_alpha + i) * Form::p(k) * (g * centred));
+          const V<A> kg = k * g, kgc = kg * centred, ex = v.load(eb + i) * centred;
+          z[0] += v.keep(kgc);
+          z[1] += v.keep(v.load(by_alpha + i) * Form::p_times(k, g * centred, kgc));
           z[2] += v.keep(g);
           z[3] += v.keep(ch.gr * kg);
           z[4] += v.keep(ex * centred);

@@ -35,8 +35,9 @@ struct Work {
 
 constexpr int SUMS = 6;
 
-// The three interpolations. k depends on ν through one number t; with p(k) below, ∂k/∂α = by_alpha(ν) p and
-// ∂k/∂(n²) = by_n2(ν) α p, so that what depends on ν alone is found once for a sample or pixel.
+// The three interpolations. k depends on ν through one number t; with p = k², 1 or k, ∂k/∂α = by_alpha(ν) p and
+// ∂k/∂(n²) = by_n2(ν) α p, so that what depends on ν alone is found once for a sample or pixel. `p_times` is p z, from
+// k, z and k z.
 template <class A>
 struct Norm {
   A t, by_alpha, by_n2;
@@ -58,8 +59,8 @@ struct Harmonic {
     return reciprocal(alpha * t + (1.0f - alpha));
   }
   template <class X>
-  static INLINE X p(X k) {
-    return k * k;
+  static INLINE X p_times(X k, X, X kz) {
+    return k * kz;
   }
   template <class A>
   static INLINE Norm<A> norm(A nu) {
@@ -77,8 +78,8 @@ struct Arithmetic {
     return alpha * t + (1.0f - alpha);
   }
   template <class X>
-  static INLINE X p(X) {
-    return X{} + 1.0f;
+  static INLINE X p_times(X, X z, X) {
+    return z;
   }
   template <class A>
   static INLINE Norm<A> norm(A nu) {
@@ -103,8 +104,8 @@ struct Geometric {
     return v;
   }
   template <class X>
-  static INLINE X p(X k) {
-    return k;
+  static INLINE X p_times(X, X, X kz) {
+    return kz;
   }
   template <class A>
   static INLINE Norm<A> norm(A nu) {
@@ -250,8 +251,10 @@ void backward_sums(const Problem& p, const Saved<A>& s, const Work<A>& w) {
         const Norm<A> norm = norm_of<decltype(form)>(s.nu[n], p);
         A total = 0;
 #pragma omp simd reduction(+ : total)
-        for (int64_t c = 0; c < C; ++c)
-          total += s.gr[c] * s.alpha[c] * form.p(form.k(norm.t, s.alpha[c])) * s1[c];
+        for (int64_t c = 0; c < C; ++c) {
+          const A k = form.k(norm.t, s.alpha[c]);
+          total += s.gr[c] * s.alpha[c] * form.p_times(k, s1[c], k * s1[c]);
+        }
         w.e[n] = norm.by_n2 * total;
       }
     });
@@ -275,7 +278,7 @@ void backward_sums(const Problem& p, const Saved<A>& s, const Work<A>& w) {
           for (int64_t c = 0; c < width; ++c) {
             const A k = form.k(norm.t, alpha[c]);
             sums[0][c] += k * s1[c];
-            sums[1][c] += norm.by_alpha * form.p(k) * s1[c];
+            sums[1][c] += norm.by_alpha * form.p_times(k, s1[c], k * s1[c]);
             sums[2][c] += s0[c];
           }
           if (p.training)

@@ -281,7 +281,10 @@ struct ByPixel {
         over_parts([&](int64_t part, int64_t from, int64_t to) {
           A* sums = memory.get() + part * size;
           for (int64_t i = 0; i < size; ++i) sums[i] = 0;
-          k.template dots<decltype(form)>(from, to, w.e, sums);
+          if (p.relu)
+            k.template dots<decltype(form), true>(from, to, w.e, sums);
+          else
+            k.template dots<decltype(form), false>(from, to, w.e, sums);
         });
       });
       A* sums = w.ks1;  // the six lie one after another

@@ -1,7 +1,8 @@
 // Vectors of A, loads and stores that convert to and from T, and sweeps over a row.
 //
 // Compiled once per instruction set, with SIMD its namespace and SIMD_BYTES the width of its registers (GCC's vector
-// types, so there is one source for all of them).
+// types, so there is one source for all of them). 64 bytes mean AVX-512 and 32 AVX2 with F16C: some compilers do not
+// define their macros where a pragma chose the target.
 
 namespace SIMD {
 
@@ -79,10 +80,10 @@ INLINE void store(bfloat16* p, V32 v) {  // to nearest, ties to even
   __builtin_memcpy(p, &h, sizeof h);
 }
 
-#if defined(__AVX512F__)
-INLINE V32 load(const half* p) { return (V32)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
-INLINE void store(half* p, V32 v) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph((__m512)v, 8)); }
-#elif defined(__F16C__)
+#if SIMD_BYTES == 64
+INLINE V32 load(const half* p) { return (V32)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256((const __m256i*)p)); }
+INLINE void store(half* p, V32 v) { _mm256_storeu_si256((__m256i*)p, _mm512_maskz_cvtps_ph(0xffff, (__m512)v, 8)); }
+#elif SIMD_BYTES == 32
 INLINE V32 load(const half* p) { return (V32)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
 INLINE void store(half* p, V32 v) { _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph((__m256)v, 8)); }
 #else
@@ -134,10 +135,10 @@ INLINE A sum(V<A> v) {
 INLINE float reciprocal(float v) { return 1 / v; }
 INLINE double reciprocal(double v) { return 1 / v; }
 INLINE V<double> reciprocal(V<double> v) { return 1.0 / v; }
-#if defined(__AVX512F__)
+#if SIMD_BYTES == 64
 INLINE V32 reciprocal(V32 v) {  // a table look-up of 14 bits and a Newton step: an ulp at most, in half the time
-  v = (V32)_mm512_min_ps((__m512)v, _mm512_set1_ps(1e38f));  // where infinity would give NaN
-  const V32 guess = (V32)_mm512_rcp14_ps((__m512)v);
+  v = (v > 1e38f) ? V32{} + 1e38f : v;  // infinity would give NaN
+  const V32 guess = (V32)_mm512_maskz_rcp14_ps(0xffff, (__m512)v);
   return guess + guess * (1.0f - v * guess);
 }
 #else
@@ -230,6 +231,11 @@ INLINE V<A> raised(V<A> y, A floor) {
 template <class A>
 INLINE V<A> passed(V<A> dy, V<A> y, A floor) {
   return (y > floor) ? dy : V<A>{};
+}
+template <bool Relu, class A>
+INLINE V<A> passed(V<A> dy, V<A> y) {  // known at compile time, where y would have to be found for it
+  if constexpr (Relu) return (y > 0) ? dy : V<A>{};
+  return dy;
 }
 template <class A>
 INLINE A floor_of(const Problem& p) {

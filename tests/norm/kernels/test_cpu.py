@@ -124,7 +124,7 @@ def test_every_instruction_set_and_dtype(level, dtype):
 @pytest.mark.parametrize("level", _native.SIMD_LEVELS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
 def test_half_precision_is_rounded_as_torch_rounds(level, dtype):
-    """With μ = 0, var + eps = 1, α = 0 the layer is γ x: every half is read, and the product rounded to nearest even."""
+    """With μ = 0, var + eps = 1, α = 0 the layer is γ x: all halves are read, the product rounded to nearest even."""
     if _native.simd(level) != level:
         pytest.skip(f"this processor has no {level}")
     x = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
