@@ -314,6 +314,28 @@ def test_others_are_left_alone_and_reported():
     ]
 
 
+class Split(nn.BatchNorm2d):
+    """Stands for timm's `SplitBatchNorm2d`: a batch norm with batch norms inside."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.parts = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(2))
+
+
+class BatchNormNet(nn.Sequential):
+    """Named after batch norm, and none."""
+
+
+def test_what_is_inside_of_one_left_alone_is_left_alone():
+    net = BatchNormNet(nn.BatchNorm2d(3), Split(3), nn.Sequential(nn.BatchNorm2d(3)))
+    assert list(survey(net).convertible) == ["0", "2.0"]
+    assert list(survey(net).left) == ["1"]
+    assert not survey(Split(3)).convertible
+    with pytest.warns(UserWarning, match="1 batch norms were left as they are: '1'"):
+        convert(net)
+    assert [type(m) for m in net[1].parts] == [nn.BatchNorm2d] * 2
+
+
 def test_strict_refuses_them_and_changes_nothing():
     net = odd_ones()
     with pytest.raises(InputError, match=r"with strict=True, got 2 others: '1' \(a .*Renormalized") as error:

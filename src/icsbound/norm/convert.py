@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,11 +55,7 @@ class Survey:
 def survey(model: nn.Module) -> Survey:
     """What `convert(model)` would do, without doing it."""
     found = Survey()
-    for name, module in model.named_modules():
-        name = name or type(module).__name__
-        if isinstance(module, UnitizedBatchNorm) or not _is_batch_norm(module):
-            continue
-        reason = _reason_against(module)
+    for name, module, reason in _batch_norms(model):
         if reason is None:
             found.convertible[name] = type(module).__name__
         else:
@@ -102,11 +99,7 @@ def convert(model: nn.Module, *, strict: bool = False, **settings: Any) -> nn.Mo
     elsewhere = next(model.parameters(), None)
     return _replaced(
         model,
-        {
-            id(m): _unitized(m, settings, elsewhere)
-            for m in model.modules()
-            if _is_batch_norm(m) and _reason_against(m) is None
-        },
+        {id(bn): _unitized(bn, settings, elsewhere) for _, bn, reason in _batch_norms(model) if reason is None},
     )
 
 
@@ -145,8 +138,19 @@ def revert(model: nn.Module, *, exact: bool = True) -> nn.Module:
     return _replaced(model, {id(m): _reverted(m) for m in layers.values()})
 
 
+def _batch_norms(model: nn.Module) -> Iterator[tuple[str, nn.Module, str | None]]:
+    """(name, batch norm, why it cannot be replaced) of all in `model`; nothing inside of one that is left alone."""
+    left: tuple[str, ...] = ()
+    for path, module in model.named_modules():
+        if _is_batch_norm(module) and not path.startswith(left):
+            reason = _reason_against(module)
+            if reason is not None:
+                left += (path and path + ".",)
+            yield path or type(module).__name__, module, reason
+
+
 def _is_batch_norm(module: nn.Module) -> bool:
-    named = "BatchNorm" in type(module).__name__ and not any(_is_batch_norm(m) for m in module.children())
+    named = "BatchNorm" in type(module).__name__ and "running_mean" in module._buffers
     return not isinstance(module, UnitizedBatchNorm) and (isinstance(module, _BatchNorm) or named)
 
 
