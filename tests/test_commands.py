@@ -111,3 +111,14 @@ def test_every_value_of_a_recipe_is_a_flag() -> None:
     assert (recipe.clip_norm, recipe.accumulate, recipe.ema, made.precision) == (2.0, 2, 0.9, "bf16")
     assert recipe.batch_size == 128  # the recipe's value for photographs
     assert recipe.nesterov
+
+
+def test_several_processes_must_share_a_folder_that_none_removes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    assert run("train") == 2
+    assert capsys.readouterr().err == "icsbound train: --out must be given, so that all processes share it, got None\n"
+    assert run("train", "--out", tmp_path / "run", "--force") == 2
+    assert "--force must be left out where several processes start at once" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

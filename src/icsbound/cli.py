@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import shutil
 import sys
 import time
@@ -167,6 +168,12 @@ def _compare(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     from icsbound.training import loop, session
 
+    # In a process group (torchrun) all processes train in one folder, and the first one alone speaks.
+    group, first = "RANK" in os.environ, os.environ.get("RANK", "0") == "0"
+    if group and not (args.out or args.resume):
+        fail("--out", "be given, so that all processes share it", args.out)
+    if group and args.force:
+        fail("--force", "be left out where several processes start at once", args.force)
     if args.resume:
         config, out = TrainConfig.load(resumed(args)), args.resume
         if args.data_dir is not None:
@@ -177,15 +184,17 @@ def _train(args: argparse.Namespace) -> int:
         session.Session(config.resolved())
     out = args.resume or fresh_folder(args)
     try:
-        with progress_bar(args.quiet, 1) as show:
+        with progress_bar(args.quiet or not first, 1) as show:
             loop.train(config, out, progress=show, checkpoint_every=args.checkpoint_every, snapshots=args.snapshots)
     except loop.Diverged as error:
         print(f"icsbound train: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        page_so_far(out)
+        if first:
+            page_so_far(out)
         raise
-    _show_results(out, args.json)
+    if first:
+        _show_results(out, args.json)
     return 0
 
 
