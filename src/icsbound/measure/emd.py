@@ -108,8 +108,9 @@ def _assigned(pair: costs.Pair) -> EMDResult:
     direction = shift / torch.linalg.vector_norm(shift).clamp_min(1e-300)
     found = solve(cost, pair.y @ direction, rounding=1e-15 * pair.scale)
     matching = found.matching.to(pair.a.device)
-    value = float(pair.direct(torch.arange(len(cost), device=pair.a.device), matching).mean())
-    return _result(pair, value, found.certificate, float(diagonal.mean()), matching, f"exact: {found.solver}")
+    index, paired = torch.arange(len(cost), device=pair.a.device), float(diagonal.mean())
+    value = paired if torch.equal(matching, index) else float(pair.direct(index, matching).mean())
+    return _result(pair, value, found.certificate, paired, matching, f"exact: {found.solver}")
 
 
 def _transported(pair: costs.Pair, wa: Tensor | None, wb: Tensor | None) -> EMDResult:
