@@ -145,7 +145,8 @@ def summary(lines: Sequence[Line]) -> list[str]:
         means[_where(line), line.arm].append(line.accuracy)
     varying = [name for k, name in enumerate(_SHARED) if len({where[k][1] for where, _ in means}) > 1]
     text = []
-    for (where, arm), accuracy in means.items():
+    together = list(dict.fromkeys(where for where, _ in means))  # arms of one measurement in a row
+    for (where, arm), accuracy in sorted(means.items(), key=lambda item: together.index(item[0][0])):
         parts = [f"{name} {value}" for name, value in where if name in varying]
         head = ", ".join([*parts, arm])
         body = f"{100 * float(np.mean(accuracy)):.2f} % over {len(accuracy)} seed{'s' if len(accuracy) > 1 else ''}"
