@@ -1,0 +1,44 @@
+"""What the examples share: real digits, a small network, a plain training, and a table of verdicts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from icsbound.measure.floor import control, shift_report
+from icsbound.training import data, models
+
+SPLITS = data.load("digits")
+NORMALIZE = data.Normalize.of(SPLITS.train)
+PROBE = NORMALIZE(SPLITS.test.images[::4])  # 250 held-out digits, of every class
+
+
+def network() -> nn.Module:
+    """A residual network of eight layers with batch norm, untrained."""
+    return models.build("resnet8:width=4", classes=10, channels=1, norm=nn.BatchNorm2d)
+
+
+def train(model: nn.Module, steps: int, *, keep: Tensor | None = None, lr: float = 0.1) -> nn.Module:
+    """`steps` of SGD on the training digits, or on those that the mask `keep` leaves; in evaluation mode after it."""
+    index = torch.arange(len(SPLITS.train)) if keep is None else keep.nonzero().flatten()
+    generator = torch.Generator().manual_seed(0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    model.train()
+    for _ in range(steps):
+        batch = index[torch.randint(len(index), (64,), generator=generator)]
+        loss = nn.functional.cross_entropy(model(NORMALIZE(SPLITS.train.images[batch])), SPLITS.train.labels[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+def verdicts(title: str, before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, str]:
+    """Print every layer's distance and verdict; at most one in twenty of those called moved is expected to be false."""
+    shifts = {layer: shift_report(cloud, after[layer]) for layer, cloud in before.items()}
+    judged = dict(zip(shifts, control(list(shifts.values())), strict=True))
+    print(title)
+    for layer, shift in shifts.items():
+        em = f"EM {shift.em.value:8.4f} = {shift.em.value / shift.spread:6.3f} spreads"
+        print(f"  {layer:<22} {em}, floor {shift.floor:.4f}: {judged[layer].text}")
+    return {layer: verdict.text for layer, verdict in judged.items()}

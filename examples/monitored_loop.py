@@ -1,0 +1,43 @@
+"""A monitor in a training loop of one's own: records to a file, cheap bounds in between, and an alert."""
+
+import tempfile
+from pathlib import Path
+
+import common
+import torch
+from torch import nn
+
+from icsbound import ICSMonitor, records
+
+
+def main(steps: int = 40) -> list[records.Record]:
+    model = common.network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    generator = torch.Generator().manual_seed(0)
+
+    def alert(record: records.DistanceRecord) -> None:
+        if record.scale_free is not None and record.scale_free > 1:
+            print(f"step {record.step_b}: {record.layer} moved by {record.scale_free:.2f} times its spread")
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "records.jsonl"
+        with records.Writer(path) as writer:
+            monitor = ICSMonitor(
+                model, common.PROBE[:128], every=20, cheap_every=5, views="pooled", sink=writer.write, alert=alert
+            )
+            monitor.step(0)
+            for step in range(1, steps + 1):
+                batch = torch.randint(len(common.SPLITS.train), (64,), generator=generator)
+                images, labels = common.NORMALIZE(common.SPLITS.train.images[batch]), common.SPLITS.train.labels[batch]
+                loss = nn.functional.cross_entropy(model(images), labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                monitor.step(step)
+        found = records.read(path)
+    print(f"{len(found)} records; measuring took {monitor.seconds:.2f} s")
+    return found
+
+
+if __name__ == "__main__":
+    main()
