@@ -54,7 +54,8 @@ def example(model: nn.Module, name: str) -> tuple[Tensor, ...]:
     config = getattr(model, "pretrained_cfg", None) or {}
     fixed = config.get("input_size", (3, 224, 224))
     sizes = [fixed[-1]] if config.get("fixed_input_size") else sorted({*SIZES, fixed[-1]})
-    frames = (16,) if any(part in name for part in ("r3d", "mc3", "r2plus1d", "s3d", "mvit", "swin3d")) else ()
+    video = name.startswith(("r3d_", "mc3_", "r2plus1d_", "s3d", "mvit_v", "swin3d_"))
+    frames = (16,) if video else ()
     problem = ""
     g = torch.Generator().manual_seed(0)
     for size in sizes:
