@@ -8,12 +8,15 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from icsbound import report
 from icsbound._check import fail
 from icsbound.measure import laws, views
 from icsbound.training import results
+
+if TYPE_CHECKING:
+    from icsbound.training.states import MeasureConfig
 
 VERDICTS = ("moved", "below the floor", "not resolved")
 
@@ -187,10 +190,19 @@ def _evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+def measure_config(args: argparse.Namespace) -> MeasureConfig:
+    """The measurement that the flags of `measure` stand for."""
+    from icsbound.training.states import MeasureConfig
+
+    given: dict[str, Any] = {f.name: getattr(args, f.name) for f in dataclasses.fields(MeasureConfig)}
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if v is not None}
+    return MeasureConfig(**given)
+
+
 def _measure(args: argparse.Namespace) -> int:
     from icsbound import cli
     from icsbound.training import measure
-    from icsbound.training.states import MeasureConfig, States
+    from icsbound.training.states import States
 
     report.require()
     from icsbound.report import verdicts
@@ -200,9 +212,7 @@ def _measure(args: argparse.Namespace) -> int:
         if args.data_dir is not None:
             config = dataclasses.replace(config, data_dir=args.data_dir)
     else:
-        given = {f.name: getattr(args, f.name) for f in dataclasses.fields(MeasureConfig)}
-        given = {name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if v is not None}
-        config = MeasureConfig(**given)
+        config = measure_config(args)
         if args.force:  # what cannot be measured must not replace what was
             States(config)
         out = cli.fresh_folder(args)

@@ -7,11 +7,12 @@ import shlex
 
 import pytest
 
-from icsbound import cli
+from icsbound import cli, commands
 from icsbound.report import reproduce
 from icsbound.training.compare import CompareConfig
 from icsbound.training.config import MonitorConfig, TrainConfig
 from icsbound.training.recipes import RECIPES
+from icsbound.training.states import MeasureConfig
 
 RECIPE = dataclasses.replace(RECIPES["published"], epochs=2, batch_size=32, lr=0.05)
 TRAIN = TrainConfig(
@@ -44,6 +45,20 @@ def test_compare(config: CompareConfig) -> None:
     assert (tuple(args.arms), tuple(args.seeds)) == (config.arms, config.seeds)
     again = CompareConfig(arms=config.arms, seeds=config.seeds, base=cli.configured(args, CompareConfig().base))
     assert again.to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        MeasureConfig(checkpoints=("a.pt", "b c.pt"), model="my.nets:make", data="digits", layers=("blocks.*", "norm")),
+        MeasureConfig(checkpoints=("run",), data_b=("digits:shift=fog,severity=2",), views=("sample",), law="train"),
+        MeasureConfig(checkpoints=("run",), side="inputs", probe=64, batch_size=32, seed=3, rate=0.1, device="cpu"),
+    ],
+)
+def test_measure(config: MeasureConfig) -> None:
+    words = shlex.split(reproduce.command(config.to_dict()))
+    assert words[:2] == ["icsbound", "measure"]
+    assert commands.measure_config(cli.parser().parse_args(words[1:])) == config
 
 
 @pytest.mark.parametrize("config", [{}, {"arms": ["bn"]}, {"monitor": 3}])

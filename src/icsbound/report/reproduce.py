@@ -29,6 +29,22 @@ FLAGS = {
     "--device": ("device",),
     "--threads": ("threads",),
 }
+MEASURE_FLAGS = {
+    "--model": "model",
+    "--arm": "arm",
+    "--data": "data",
+    "--data-dir": "data_dir",
+    "--data-b": "data_b",
+    "--layers": "layers",
+    "--view": "views",
+    "--side": "side",
+    "--law": "law",
+    "--probe": "probe",
+    "--batch-size": "batch_size",
+    "--seed": "seed",
+    "--rate": "rate",
+    "--device": "device",
+}
 SETTING = (
     "dataset",
     "model",
@@ -44,10 +60,15 @@ SETTING = (
 
 
 def command(config: dict[str, Any]) -> str:
-    """The command that `config`, a run's or a comparison's, stands for; empty where it is neither.
+    """The command that `config`, a run's, comparison's or measurement's, stands for; empty where it is none of these.
 
     Choices that have no flag are those of config.json, which the page shows whole.
     """
+    if "checkpoints" in config:
+        words = ["icsbound", "measure", *map(str, config["checkpoints"])]
+        for flag, key in MEASURE_FLAGS.items():
+            words += _words(flag, config.get(key))
+        return shlex.join(words)
     if "arms" in config and "seeds" in config:
         words = ["icsbound", "compare"]
     elif "arm" in config and "seed" in config:
@@ -58,11 +79,14 @@ def command(config: dict[str, Any]) -> str:
         value: Any = config
         for key in place:
             value = value.get(key) if isinstance(value, dict) else None
-        if value not in (None, []):
-            words += [flag, *map(str, value if isinstance(value, list) else [value])]
+        words += _words(flag, value)
     if words[1] == "train" and config.get("monitor", {}) is None:
         words.append("--no-monitor")
     return shlex.join(words)
+
+
+def _words(flag: str, value: Any) -> list[str]:
+    return [] if value in (None, []) else [flag, *map(str, value if isinstance(value, list) else [value])]
 
 
 def setting(study: Study) -> list[tuple[str, str]]:
