@@ -28,33 +28,38 @@ struct PixelMajor {
   }
   int64_t begin(int64_t part) const { return pixels * part / parts(); }
 
-  // Calls f(at, P) for tiles of P <= TILE pixels, which stay in the first-level cache from one sweep to the next. A
-  // sweep holds the numbers of a strip of channels in registers while it goes through the pixels of the tile.
+  // Calls f(at, P) for tiles of P = TILE pixels, then for P = 1, known at compile time. A tile stays in the first-level
+  // cache from one sweep to the next; a sweep holds the numbers of a strip of channels in registers while it goes
+  // through the pixels, and a sum for each pixel.
   static constexpr int64_t TILE = 8;
   template <class F>
   static INLINE void over_tiles(int64_t from, int64_t to, F f) {
-    for (int64_t at = from; at < to; at += TILE) f(at, to - at < TILE ? to - at : TILE);
+    int64_t at = from;
+    for (; at + TILE <= to; at += TILE) f(at, std::integral_constant<int64_t, TILE>{});
+    for (; at < to; ++at) f(at, std::integral_constant<int64_t, 1>{});
   }
 
   template <class Form>
-  void forward(int64_t from, int64_t to) const {
+  void forward(Form form, int64_t from, int64_t to) const {
     const Saved<A> s = saved;  // local, so that no store is taken to change it
     const A floor = floor_of<A>(p), w = A(p.per_kappa);
-    over_tiles(from, to, [&](int64_t at, int64_t P) {
+    over_tiles(from, to, [&](int64_t at, auto size) {
+      constexpr int64_t P = decltype(size)::value;
       const T* x = static_cast<const T*>(p.x) + at * C;
       T* y = static_cast<T*>(p.out) + at * C;
-      V<A> squares[TILE] = {};
+      V<A> squares[P] = {};
       sweep<A>(C, [&](auto v, int64_t c) {
         const V<A> K = v.load(s.pivot + c), m = v.load(s.mean + c), r = v.load(s.r + c);
+#pragma GCC unroll 8
         for (int64_t i = 0; i < P; ++i) {
           const V<A> d = v.keep(r * ((v.load(x + i * C + c) - K) - m));
           squares[i] += d * d;
         }
       });
-      A t[TILE];
+      A t[P];
       for (int64_t i = 0; i < P; ++i) {
         const A nu = s.nu[at + i] = relative_norm(w * sum<A>(squares[i]), p);
-        t[i] = Form::t(nu);
+        t[i] = form.t(nu);
       }
       sweep<A>(C, [&](auto v, int64_t c) {
         const V<A> K = v.load(s.pivot + c), m = v.load(s.mean + c), gr = v.load(s.gr + c);
@@ -62,45 +67,47 @@ struct PixelMajor {
 #pragma GCC unroll 1
         for (int64_t i = 0; i < P; ++i) {
           const V<A> centred = (v.load(x + i * C + c) - K) - m;
-          v.store(y + i * C + c, raised<A>(gr * Form::k(t[i], alpha) * centred + beta, floor));
+          v.store(y + i * C + c, raised<A>(gr * form.k(t[i], alpha) * centred + beta, floor));
         }
       });
     });
   }
 
   // Adds to sums (6×C) those of a run of pixels, and sets their e.
-  template <class Form, bool Relu>
-  void dots(int64_t from, int64_t to, A* e, A* sums) const {
+  template <bool Relu, class Form>
+  void dots(Form form, int64_t from, int64_t to, A* e, A* sums) const {
     const Saved<A> s = saved;
     Scratch<A> ks(TILE * C);
     A* k = ks.get();
-    over_tiles(from, to, [&](int64_t at, int64_t P) {
+    over_tiles(from, to, [&](int64_t at, auto size) {
+      constexpr int64_t P = decltype(size)::value;
       const T *x = static_cast<const T*>(p.x) + at * C, *dy = static_cast<const T*>(p.dy) + at * C;
-      Norm<A> norm[TILE];
-      V<A> total[TILE] = {};
-      for (int64_t i = 0; i < P; ++i) norm[i] = norm_of<Form>(s.nu[at + i], p);
+      Norm<A> norm[P];
+      V<A> total[P] = {};
+      for (int64_t i = 0; i < P; ++i) norm[i] = norm_of(form, s.nu[at + i], p);
       sweep<A>(C, [&](auto v, int64_t c) {
         const V<A> K = v.load(s.pivot + c), m = v.load(s.mean + c), gr = v.load(s.gr + c);
         const V<A> alpha = v.load(s.alpha + c), beta = v.load(s.beta + c), scale = v.keep(gr * alpha);
+#pragma GCC unroll 8
         for (int64_t i = 0; i < P; ++i) {
-          const V<A> centred = (v.load(x + i * C + c) - K) - m, kc = Form::k(norm[i].t, alpha);
+          const V<A> centred = (v.load(x + i * C + c) - K) - m, kc = form.k(norm[i].t, alpha);
           v.store(k + i * C + c, kc);
           const V<A> g = passed<Relu, A>(v.load(dy + i * C + c), gr * kc * centred + beta), gc = g * centred;
-          total[i] += v.keep(scale * Form::p_times(kc, gc, kc * gc));
+          total[i] += v.keep(scale * form.p_times(kc, gc, kc * gc));
         }
       });
-      A ee[TILE];
+      A ee[P];
       for (int64_t i = 0; i < P; ++i) e[at + i] = ee[i] = norm[i].by_n2 * sum<A>(total[i]);
       sweep<A>(C, [&](auto v, int64_t c) {
         const V<A> K = v.load(s.pivot + c), m = v.load(s.mean + c), gr = v.load(s.gr + c), beta = v.load(s.beta + c);
         V<A> z[SUMS] = {};
-#pragma GCC unroll 1
+#pragma GCC unroll 8
         for (int64_t i = 0; i < P; ++i) {
           const V<A> centred = (v.load(x + i * C + c) - K) - m, kc = v.load(k + i * C + c);
           const V<A> g = passed<Relu, A>(v.load(dy + i * C + c), gr * kc * centred + beta);
           const V<A> kg = kc * g, kgc = kg * centred, ex = ee[i] * centred;
           z[0] += kgc;
-          z[1] += norm[i].by_alpha * Form::p_times(kc, g * centred, kgc);
+          z[1] += norm[i].by_alpha * form.p_times(kc, g * centred, kgc);
           z[2] += g;
           z[3] += kg;
           z[4] += ex * centred;
@@ -113,21 +120,22 @@ struct PixelMajor {
   }
 
   template <class Form>
-  void gradient(int64_t from, int64_t to, const Work<A> w) const {
+  void gradient(Form form, int64_t from, int64_t to, const Work<A> w) const {
     const Saved<A> s = saved;
     const A floor = floor_of<A>(p);
-    over_tiles(from, to, [&](int64_t at, int64_t P) {
+    over_tiles(from, to, [&](int64_t at, auto size) {
+      constexpr int64_t P = decltype(size)::value;
       const T *x = static_cast<const T*>(p.x) + at * C, *dy = static_cast<const T*>(p.dy) + at * C;
       T* dx = static_cast<T*>(p.out) + at * C;
-      A t[TILE], e[TILE];
-      for (int64_t i = 0; i < P; ++i) t[i] = Form::t(s.nu[at + i]), e[i] = w.e[at + i];
+      A t[P], e[P];
+      for (int64_t i = 0; i < P; ++i) t[i] = form.t(s.nu[at + i]), e[i] = w.e[at + i];
       sweep<A>(C, [&](auto v, int64_t c) {
         const V<A> K = v.load(s.pivot + c), m = v.load(s.mean + c), gr = v.load(s.gr + c);
         const V<A> alpha = v.load(s.alpha + c), beta = v.load(s.beta + c);
         const V<A> b0 = v.load(w.b0 + c), b1 = v.load(w.b1 + c), shift = v.load(w.shift + c);
 #pragma GCC unroll 1
         for (int64_t i = 0; i < P; ++i) {
-          const V<A> centred = (v.load(x + i * C + c) - K) - m, a = gr * Form::k(t[i], alpha);
+          const V<A> centred = (v.load(x + i * C + c) - K) - m, a = gr * form.k(t[i], alpha);
           const V<A> g = passed<A>(v.load(dy + i * C + c), a * centred + beta, floor);
           v.store(dx + i * C + c, a * g + ((b0 + e[i] * b1) * centred + shift));
         }
@@ -159,7 +167,7 @@ struct RowMajor {
   }
 
   template <class Form>
-  void forward(int64_t from, int64_t to) const {
+  void forward(Form form, int64_t from, int64_t to) const {
     const Saved<A> s = saved;  // local, so that no store is taken to change it
     const A floor = floor_of<A>(p);
     const A w = A(p.per_kappa);
@@ -177,34 +185,34 @@ struct RowMajor {
       }
       for (int64_t i = 0; i < b.size; ++i) {
         const A nu = s.nu[b.pixel + i] = relative_norm(w * t[i], p);
-        t[i] = Form::t(nu);
+        t[i] = form.t(nu);
       }
       for (int64_t c = 0; c < C; ++c) {
         const Channels<A> ch(s, c);
         const V<A> alpha = all<A>(ch.alpha);
         sweep<A>(b.size, [&](auto v, int64_t i) {
           const V<A> centred = (v.load(x + c * L + i) - ch.pivot) - ch.mean;
-          const V<A> a = ch.gr * Form::k(v.load(t + i), alpha);
+          const V<A> a = ch.gr * form.k(v.load(t + i), alpha);
           v.store(y + c * L + i, raised<A>(a * centred + ch.beta, floor));
         });
       }
     }
   }
 
-  template <class Form, bool Relu>
-  void dots(int64_t from, int64_t to, A* e, A* sums) const {
+  template <bool Relu, class Form>
+  void dots(Form form, int64_t from, int64_t to, A* e, A* sums) const {
     const Saved<A> s = saved;  // local, so that no store is taken to change it
     for (int64_t block = from; block < to; ++block) {
       const Place b = place(block);
       const T *x = static_cast<const T*>(p.x) + b.at, *dy = static_cast<const T*>(p.dy) + b.at;
       A t[BLOCK], by_alpha[BLOCK], by_n2[BLOCK], total[BLOCK] = {};
       for (int64_t i = 0; i < b.size; ++i) {
-        const Norm<A> norm = norm_of<Form>(s.nu[b.pixel + i], p);
+        const Norm<A> norm = norm_of(form, s.nu[b.pixel + i], p);
         t[i] = norm.t, by_alpha[i] = norm.by_alpha, by_n2[i] = norm.by_n2;
       }
       const auto loaded = [&](auto v, const Channels<A>& ch, int64_t at, int64_t i, V<A>& centred, V<A>& k) {
         centred = (v.load(x + at + i) - ch.pivot) - ch.mean;
-        k = Form::k(v.load(t + i), all<A>(ch.alpha));
+        k = form.k(v.load(t + i), all<A>(ch.alpha));
         return passed<Relu, A>(v.load(dy + at + i), ch.gr * k * centred + ch.beta);
       };
       for (int64_t c = 0; c < C; ++c) {
@@ -213,7 +221,7 @@ struct RowMajor {
         sweep<A>(b.size, [&](auto v, int64_t i) {
           V<A> centred, k;
           const V<A> g = loaded(v, ch, c * L, i, centred, k);
-          v.store(total + i, v.load(total + i) + v.keep(scale * Form::p_times(k, g * centred, k * (g * centred))));
+          v.store(total + i, v.load(total + i) + v.keep(scale * form.p_times(k, g * centred, k * (g * centred))));
         });
       }
       A* eb = e + b.pixel;
@@ -226,7 +234,7 @@ struct RowMajor {
           const V<A> g = loaded(v, ch, c * L, i, centred, k);
           const V<A> kg = k * g, kgc = kg * centred, ex = v.load(eb + i) * centred;
           z[0] += v.keep(kgc);
-          z[1] += v.keep(v.load(by_alpha + i) * Form::p_times(k, g * centred, kgc));
+          z[1] += v.keep(v.load(by_alpha + i) * form.p_times(k, g * centred, kgc));
           z[2] += v.keep(g);
           z[3] += v.keep(ch.gr * kg);
           z[4] += v.keep(ex * centred);
@@ -238,7 +246,7 @@ struct RowMajor {
   }
 
   template <class Form>
-  void gradient(int64_t from, int64_t to, const Work<A> w) const {
+  void gradient(Form form, int64_t from, int64_t to, const Work<A> w) const {
     const Saved<A> s = saved;  // local, so that no store is taken to change it
     const A floor = floor_of<A>(p);
     for (int64_t block = from; block < to; ++block) {
@@ -246,14 +254,14 @@ struct RowMajor {
       const T *x = static_cast<const T*>(p.x) + b.at, *dy = static_cast<const T*>(p.dy) + b.at;
       T* dx = static_cast<T*>(p.out) + b.at;
       A t[BLOCK];
-      for (int64_t i = 0; i < b.size; ++i) t[i] = Form::t(s.nu[b.pixel + i]);
+      for (int64_t i = 0; i < b.size; ++i) t[i] = form.t(s.nu[b.pixel + i]);
       for (int64_t c = 0; c < C; ++c) {
         const Channels<A> ch(s, c);
         const A b0 = w.b0[c], b1 = w.b1[c], shift = w.shift[c];
         const V<A> alpha = all<A>(ch.alpha);
         sweep<A>(b.size, [&](auto v, int64_t i) {
           const V<A> centred = (v.load(x + c * L + i) - ch.pivot) - ch.mean;
-          const V<A> a = ch.gr * Form::k(v.load(t + i), alpha);
+          const V<A> a = ch.gr * form.k(v.load(t + i), alpha);
           const V<A> g = passed<A>(v.load(dy + c * L + i), a * centred + ch.beta, floor);
           const V<A> be = b0 + b1 * v.load(w.e + b.pixel + i);
           v.store(dx + c * L + i, a * g + (be * centred + shift));

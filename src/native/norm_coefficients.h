@@ -68,54 +68,43 @@ struct Harmonic {
   }
 };
 
-struct Arithmetic {
+struct Direct {  // the other two, told apart at run time
+  bool geometric;
+
   template <class A>
-  static INLINE A t(A nu) {
-    return 1 / nu;
+  INLINE A t(A nu) const {
+    return geometric ? std::log(nu) : 1 / nu;
   }
   template <class A, class X>
-  static INLINE X k(A t, X alpha) {
+  INLINE X k(A t, X alpha) const {
+    if (geometric) return exponential(-alpha * t);
     return alpha * t + (1.0f - alpha);
   }
   template <class X>
-  static INLINE X p_times(X, X z, X) {
-    return z;
+  INLINE X p_times(X, X z, X kz) const {
+    return geometric ? kz : z;
   }
   template <class A>
-  static INLINE Norm<A> norm(A nu) {
+  INLINE Norm<A> norm(A nu) const {
+    if (geometric) return {std::log(nu), -std::log(nu), A(-0.5) / (nu * nu)};
     return {1 / nu, 1 / nu - 1, A(-0.5) / (nu * nu * nu)};
   }
-};
 
-struct Geometric {
+ private:
+  static float exponential(float v) { return std::exp(v); }
+  static double exponential(double v) { return std::exp(v); }
+  static __attribute__((noinline)) V<float> exponential(V<float> v) { return by_lane<float>(v); }
+  static __attribute__((noinline)) V<double> exponential(V<double> v) { return by_lane<double>(v); }
   template <class A>
-  static INLINE A t(A nu) {
-    return std::log(nu);
-  }
-  static INLINE float k(float t, float alpha) { return std::exp(-alpha * t); }
-  static INLINE double k(double t, double alpha) { return std::exp(-alpha * t); }
-  static INLINE V<float> k(V<float> t, V<float> alpha) { return exps<float>(-alpha * t); }
-  static INLINE V<float> k(float t, V<float> alpha) { return exps<float>(-alpha * t); }
-  static INLINE V<double> k(V<double> t, V<double> alpha) { return exps<double>(-alpha * t); }
-  static INLINE V<double> k(double t, V<double> alpha) { return exps<double>(-alpha * t); }
-  template <class A>
-  static __attribute__((noinline)) V<A> exps(V<A> v) {
+  static INLINE V<A> by_lane(V<A> v) {
     for (int64_t i = 0; i < W<A>; ++i) v[i] = std::exp(v[i]);
     return v;
-  }
-  template <class X>
-  static INLINE X p_times(X, X, X kz) {
-    return kz;
-  }
-  template <class A>
-  static INLINE Norm<A> norm(A nu) {
-    return {std::log(nu), -std::log(nu), A(-0.5) / (nu * nu)};
   }
 };
 
 template <class Form, class A>
-INLINE Norm<A> norm_of(A nu, const Problem& p) {
-  Norm<A> n = Form::norm(nu);
+INLINE Norm<A> norm_of(Form form, A nu, const Problem& p) {
+  Norm<A> n = form.norm(nu);
   if (p.shrink_only && !(nu > 1)) n.by_n2 = 0;
   return n;
 }
@@ -124,8 +113,7 @@ INLINE Norm<A> norm_of(A nu, const Problem& p) {
 template <class F>
 INLINE void with_form(const Problem& p, F f) {
   if (p.interpolation == HARMONIC) return f(Harmonic{});
-  if (p.interpolation == ARITHMETIC) return f(Arithmetic{});
-  return f(Geometric{});
+  return f(Direct{p.interpolation == GEOMETRIC});
 }
 
 constexpr int64_t STRIP = 64;  // channels that a column of sums is taken over at a time
@@ -143,12 +131,14 @@ void merge_groups(const Problem& p, int64_t G, const A* m, const A* M2, Size siz
         const double w = double(size(g));
         count += w;
         const A* mg = m + g * C + c0;
+#pragma omp simd
         for (int64_t c = 0; c < n; ++c) mean[c] += w * mg[c];
       }
       for (int64_t c = 0; c < n; ++c) mean[c] /= count;
       for (int64_t g = 0; g < G; ++g) {
         const double w = double(size(g));
         const A *mg = m + g * C + c0, *Mg = M2 + g * C + c0;
+#pragma omp simd
         for (int64_t c = 0; c < n; ++c) {
           const double d = mg[c] - mean[c];
           squares[c] += Mg[c] + w * d * d;
@@ -217,6 +207,7 @@ void sample_coefficients(const Problem& p, A n2, A* nu, A* a, const Saved<A>& s)
   *nu = relative_norm(n2, p);
   with_form(p, [&](auto form) {
     const A t = form.t(*nu);
+#pragma omp simd
     for (int64_t c = 0; c < p.channels; ++c) a[c] = s.gr[c] * form.k(t, s.alpha[c]);
   });
 }
@@ -248,7 +239,7 @@ void backward_sums(const Problem& p, const Saved<A>& s, const Work<A>& w) {
     with_form(p, [&](auto form) {
       for (int64_t n = begin; n < end; ++n) {
         const A* s1 = w.row_s1 + n * C;
-        const Norm<A> norm = norm_of<decltype(form)>(s.nu[n], p);
+        const Norm<A> norm = norm_of(form, s.nu[n], p);
         A total = 0;
 #pragma omp simd reduction(+ : total)
         for (int64_t c = 0; c < C; ++c) {
@@ -273,20 +264,22 @@ void backward_sums(const Problem& p, const Saved<A>& s, const Work<A>& w) {
         for (int64_t n = 0; n < N; ++n) {
           const A *s0 = w.row_s0 + n * C + c0, *s1 = w.row_s1 + n * C + c0, *alpha = s.alpha + c0;
           const A *a = s.a + n * C + c0, *d = s.d + n * C + c0, *q = s.q + n * C + c0;
-          const Norm<A> norm = norm_of<decltype(form)>(s.nu[n], p);
+          const Norm<A> norm = norm_of(form, s.nu[n], p);
           const A e = w.e[n];
+#pragma omp simd
           for (int64_t c = 0; c < width; ++c) {
             const A k = form.k(norm.t, alpha[c]);
             sums[0][c] += k * s1[c];
             sums[1][c] += norm.by_alpha * form.p_times(k, s1[c], k * s1[c]);
             sums[2][c] += s0[c];
           }
-          if (p.training)
-            for (int64_t c = 0; c < width; ++c) {
-              sums[3][c] += a[c] * s0[c];
-              sums[4][c] += e * q[c];
-              sums[5][c] += e * d[c];
-            }
+          if (!p.training) continue;
+#pragma omp simd
+          for (int64_t c = 0; c < width; ++c) {
+            sums[3][c] += a[c] * s0[c];
+            sums[4][c] += e * q[c];
+            sums[5][c] += e * d[c];
+          }
         }
         A* to[SUMS] = {w.ks1, w.dots_alpha, w.s0, w.as0, w.eq, w.ed};
         for (int i = 0; i < SUMS; ++i)

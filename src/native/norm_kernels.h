@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <type_traits>
 
 #include "norm.h"
 #include "norm_simd.h"
@@ -268,7 +269,7 @@ struct ByPixel {
     if (!(p.phases & REST)) return;
     channel_coefficients(p, s);
     with_form(p, [&](auto form) {
-      over_parts_backwards([&](int64_t from, int64_t to) { k.template forward<decltype(form)>(from, to); });
+      over_parts_backwards([&](int64_t from, int64_t to) { k.forward(form, from, to); });
     });
   }
 
@@ -282,9 +283,9 @@ struct ByPixel {
           A* sums = memory.get() + part * size;
           for (int64_t i = 0; i < size; ++i) sums[i] = 0;
           if (p.relu)
-            k.template dots<decltype(form), true>(from, to, w.e, sums);
+            k.template dots<true>(form, from, to, w.e, sums);
           else
-            k.template dots<decltype(form), false>(from, to, w.e, sums);
+            k.template dots<false>(form, from, to, w.e, sums);
         });
       });
       A* sums = w.ks1;  // the six lie one after another
@@ -298,7 +299,7 @@ struct ByPixel {
     if (!(p.phases & REST) || !p.out) return;
     backward_coefficients(p, 1, s, w);
     with_form(p, [&](auto form) {
-      over_parts_backwards([&](int64_t from, int64_t to) { k.template gradient<decltype(form)>(from, to, w); });
+      over_parts_backwards([&](int64_t from, int64_t to) { k.gradient(form, from, to, w); });
     });
   }
 };
