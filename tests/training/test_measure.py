@@ -19,7 +19,7 @@ from icsbound._check import InputError
 from icsbound.measure.capture import capture
 from icsbound.measure.floor import control, shift_report
 from icsbound.records import DistanceRecord, LayerRecord, ShiftRecord, VerdictRecord
-from icsbound.training import checkpoint, loop, measure
+from icsbound.training import checkpoint, loop, measure, weights
 from icsbound.training.measure import Measured
 from icsbound.training.progress import Event
 from icsbound.training.states import MeasureConfig, States
@@ -70,7 +70,7 @@ def test_numbers_are_those_of_the_two_networks(files: tuple[str, str], tmp_path:
     found = measure.measure(config, tmp_path / "m", jobs=1)
     states = States(config)
     pair = states.pairs[0]
-    probe = states._asked(pair.a, states.network(pair.a))[0]
+    probe = states._inputs("digits")[0]
     for view in ("pooled", "sample"):
         a, b = (capture(states.network(state), probe, view=view) for state in (pair.a, pair.b))
         for one in (one for one in found if one.distance.view == view):
@@ -104,8 +104,6 @@ def test_what_moved_far_is_called_moved(run: Path, files: tuple[str, str], tmp_p
 
 
 def measured_state(path: str) -> dict[str, torch.Tensor]:
-    from icsbound.training import weights
-
     return weights.read(path)
 
 
@@ -272,6 +270,9 @@ class Tiny(nn.Module):
 def make():
     return Tiny()
 
+def other():
+    return nn.BatchNorm2d(3)
+
 def wrong():
     return 3
 
@@ -288,8 +289,6 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_network_and_a_probe_of_ones_own(module: str, tmp_path: Path) -> None:
-    from icsbound.training import weights
-
     made: nn.Module = weights.imported("model", f"{module}:make")()
     torch.save(made.state_dict(), tmp_path / "a.pt")
     made.get_parameter("layer.linear2.weight").data.mul_(3)
@@ -336,6 +335,8 @@ def bad(**changes: Any) -> tuple[dict[str, Any], str]:
         bad(checkpoints=("RUN",), layers=("nrom",), says="^layers must match layers of the model, got 'nrom'.*'norm'"),
         bad(checkpoints=("FILE", "FILE"), model="resnet8:width=4", says="must fit the network, but has another shape"),
         bad(checkpoints=("FILE", "FILE"), arm="bn", says="must fit the network, but holds the unknown 'blocks.*alpha'"),
+        bad(checkpoints=("FILE", "FILE"), model="MODULE:other", says="must fit the network, but lacks"),
+        bad(checkpoints=("TINY", "TINY"), model="MODULE:make", says="^model must run on the probe: the model raised R"),
         bad(checkpoints=("RUN", "EMPTY"), says="must be the folder of a finished run; icsbound train --resume"),
         bad(checkpoints=("EMPTY",), says="must be the folder of a run, and holds no config.json"),
         bad(checkpoints=("FILE", "FILE"), model="MODULE:wrong", says="^model must be a function that returns a torch"),
@@ -352,7 +353,8 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_written(
     run: Path, files: tuple[str, str], module: str, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     (tmp_path / "empty").mkdir()
-    place = {"FILE": files[0], "RUN": str(run), "EMPTY": str(tmp_path / "empty")}
+    torch.save(weights.imported("model", f"{module}:make")().state_dict(), tmp_path / "tiny.pt")
+    place = {"TINY": str(tmp_path / "tiny.pt"), "FILE": files[0], "RUN": str(run), "EMPTY": str(tmp_path / "empty")}
     changes["checkpoints"] = tuple(place.get(name, name) for name in changes["checkpoints"])
     changes = {k: v.replace("MODULE", module) if isinstance(v, str) else v for k, v in changes.items()}
     named = {"model": "resnet8:width=2", "arm": "unitized", "data": "digits"}
@@ -377,6 +379,17 @@ def test_layers_of_other_widths_are_named(run: Path, tmp_path: Path) -> None:
     wide = tmp_path / "wide"
     loop.train(run_config(monitor=None, model="resnet8:width=3"), wide)
     config = MeasureConfig(checkpoints=(str(run), str(wide)), probe=16)
-    message = "layer 'blocks.0.norms.0' must have equally many values in both states of wide against run, got 2 and 3"
+    message = "layer 'blocks.0.norms.0' must have equally many values in the states of step 0 and 1, got 2 and 3"
     with pytest.raises(InputError, match=re.escape(message)):
         measure.measure(config, tmp_path / "out", jobs=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_training_under_way_is_measured_as_far_as_it_is(tmp_path: Path) -> None:
+    out = tmp_path / "begun"
+    steps: list[Event] = []
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(run_config(monitor=None), out, snapshots=1, progress=steps.append, stop=lambda: len(steps) == 8)
+    found = measure.measure(of_run(out), tmp_path / "m", jobs=1)
+    pairs = list(dict.fromkeys((one.distance.step_a, one.distance.step_b) for one in found))
+    assert pairs == [(0, 6), (6, 9)]  # the last is the checkpoint of the step at which it stopped

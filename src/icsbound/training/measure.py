@@ -120,7 +120,6 @@ def _distances(
                 taken[state] = states.capture(state)
             yield [line for line in _layers(pair.run, state, taken[state]) if line not in known]
         before, after = taken[pair.a].clouds, taken[pair.b].clouds
-        _same_layers(pair, taken[pair.a], taken[pair.b])
         missing = [name for name in before if (pair.run, *name, pair.a.step, pair.b.step) not in have]
         total = len(before) * len(states.pairs)
         done += len(before) - len(missing)
@@ -135,20 +134,6 @@ def _layers(run: str, state: State, taken: Snapshot) -> list[Record]:
     """The parameters of the normalization layers in `state`."""
     found = [layer_record(run, name, state.step, m, taken.positions[name]) for name, m in taken.modules.items()]
     return [record for record in found if record is not None]
-
-
-def _same_layers(pair: Pair, a: Snapshot, b: Snapshot) -> None:
-    only = sorted({layer for layer, _ in a.clouds.keys() ^ b.clouds.keys()})
-    if only:
-        raise InputError(
-            f"layers must run in both states of {pair.run}, got {', '.join(map(repr, only))} in only one of them"
-        )
-    for (layer, view), cloud in a.clouds.items():
-        if cloud.shape != b.clouds[layer, view].shape:
-            raise InputError(
-                f"layer {layer!r} must have equally many values in both states of {pair.run}, got {cloud.shape[1]} and "
-                f"{b.clouds[layer, view].shape[1]}"
-            )
 
 
 def _one(config: MeasureConfig, pair: Pair, layer: str, view: str, a: Tensor, b: Tensor) -> list[Record]:

@@ -24,12 +24,14 @@ from torch import Tensor, nn
 
 from icsbound._check import InputError, fail, one_of, positive_int, real
 from icsbound.measure import laws, views
-from icsbound.measure.capture import Probe, Settings, prepare, snapshot
+from icsbound.measure.capture import Probe, Settings, snapshot
 from icsbound.measure.collector import Snapshot
 from icsbound.training import arms, data, loop, models, seeds, spec, weights
 from icsbound.training.config import TrainConfig
 from icsbound.training.corruptions import corrupt
 from icsbound.training.session import load_splits, network, normalization
+
+FEW = 8  # inputs on which a measurement is tried before it begins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,19 +142,32 @@ class States:
         self._probes: dict[str | None, tuple[Probe, Tensor | None]] = {}
         for pair in self.pairs:
             self._inputs(pair.b.data)
-        for state in (self.pairs[0].a, self.pairs[-1].b):
-            model = self.network(state)
-            prepare(model, *self._asked(state, model))
+        ends = (self.pairs[0].a, self.pairs[-1].b)  # a run's states between them have the same network
+        _same_layers(ends[1].step, *(self.capture(state, FEW) for state in ends))
 
     def files(self) -> dict[str, str]:
         """SHA-256 of every file of weights, by its name: a measurement that goes on must find the same."""
         paths = dict.fromkeys(s.path for pair in self.pairs for s in (pair.a, pair.b) if s.path is not None)
         return {f"{number}: {path.name}": weights.digest(path) for number, path in enumerate(paths)}
 
-    def capture(self, state: State) -> Snapshot:
-        """The clouds of every chosen layer in `state`, in every view."""
-        model = self.network(state)
-        return snapshot(model, *self._asked(state, model))
+    def capture(self, state: State, most: int | None = None) -> Snapshot:
+        """The clouds of every chosen layer in `state`, in every view; with `most`, of so many inputs at most."""
+        config, model = self.config, self.network(state)
+        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+        probe, statistics = self._inputs(state.data)
+        settings = Settings(
+            side=config.side,
+            law=config.law,
+            batch_size=config.batch_size,
+            statistics=None if statistics is None else _placed(statistics, config.device, dtype),
+        )
+        placed: Probe = _placed(probe, config.device, dtype, most)
+        try:
+            return snapshot(model, placed, config.layers or None, config.views, settings)
+        except RuntimeError as error:
+            if most is None:
+                raise
+            raise InputError(f"model must run on the probe: {error}") from None
 
     def network(self, state: State) -> nn.Module:
         """The network of `state` in evaluation mode, on the device of the measurement."""
@@ -177,19 +192,6 @@ class States:
         if state.path is not None:
             model = weights.fill(model, weights.read(state.path), state.path)
         return model.to(config.device).eval()
-
-    def _asked(self, state: State, model: nn.Module) -> tuple[Probe, tuple[str, ...] | None, tuple[str, ...], Settings]:
-        """The arguments of `snapshot` after the model."""
-        config = self.config
-        probe, statistics = self._inputs(state.data)
-        dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-        settings = Settings(
-            side=config.side,
-            law=config.law,
-            batch_size=config.batch_size,
-            statistics=None if statistics is None else _placed(statistics, config.device, dtype),
-        )
-        return _placed(probe, config.device, dtype), config.layers or None, config.views, settings
 
     def _inputs(self, text: str | None) -> tuple[Probe, Tensor | None]:
         """The probe from the data `text`, and the batch that gives the statistics of law "frozen"."""
@@ -247,7 +249,7 @@ def _pairs(config: MeasureConfig, home: TrainConfig | None) -> list[Pair]:
         return [Pair(f"{names[1]} against {names[0]}", a, b)]
     if home is None:
         fail("checkpoints", "be two, or one with data_b, or the folder of a run", str(first))
-    steps = _kept(first)
+    steps = _kept(first, home)
     if len(steps) < 2:
         raise InputError(
             f"{first} must hold states of its training to compare, got none; icsbound train --snapshots 1 keeps one "
@@ -257,10 +259,12 @@ def _pairs(config: MeasureConfig, home: TrainConfig | None) -> list[Pair]:
     return [Pair(home.run, a, b) for a, b in itertools.pairwise(states)]
 
 
-def _kept(run: Path) -> dict[int, Path | None]:
+def _kept(run: Path, home: TrainConfig) -> dict[int, Path | None]:
     """Step -> weights of every state that is kept of the training in the folder `run`; None for the untrained one."""
     found: dict[int, Path | None] = {0: None}
-    kept = [*(run / "checkpoints").glob("step-*.pt"), *(run / "snapshots").glob("step-*.safetensors")]
+    kept = list((run / "snapshots").glob("step-*.safetensors"))
+    if not home.recipe.ema:  # else a checkpoint's weights are not those of the average, which snapshots hold
+        kept = [*(run / "checkpoints").glob("step-*.pt"), *kept]
     for path in kept:  # a snapshot comes before a checkpoint of the same step, since it stays
         if match := re.fullmatch(r"step-(\d{9})\.(pt|safetensors)", path.name):
             found[int(match[1])] = path
@@ -307,12 +311,27 @@ def _corrupted(text: str | None, images: Tensor, seed: int) -> Tensor:
     return corrupt(images, str(settings.get("shift")), settings.get("severity", 3), seed)
 
 
-def _placed(probe: Any, device: str, dtype: torch.dtype | None) -> Any:
-    """The tensors of `probe` on `device`, those of floating point in `dtype`."""
+def _placed(probe: Any, device: str, dtype: torch.dtype | None, most: int | None = None) -> Any:
+    """The tensors of `probe`, of `most` inputs at most, on `device`, those of floating point in `dtype`."""
     if isinstance(probe, Tensor):
-        return probe.to(device, dtype if probe.is_floating_point() else None)
+        return probe[:most].to(device, dtype if probe.is_floating_point() else None)
     if isinstance(probe, dict):
-        return {key: _placed(value, device, dtype) for key, value in probe.items()}
+        return {key: _placed(value, device, dtype, most) for key, value in probe.items()}
     if isinstance(probe, tuple | list):
-        return type(probe)(_placed(value, device, dtype) for value in probe)
+        return [_placed(value, device, dtype, most) for value in probe]
     return probe
+
+
+def _same_layers(step: int, a: Snapshot, b: Snapshot) -> None:
+    """Raise InputError unless both states, of step 0 and `step`, have the same layers with as many values each."""
+    only = sorted({layer for layer, _ in a.clouds.keys() ^ b.clouds.keys()})
+    if only:
+        names = ", ".join(map(repr, only))
+        raise InputError(f"layers must run in the states of step 0 and {step}, got {names} in only one of them")
+    for (layer, view), cloud in a.clouds.items():
+        other = b.clouds[layer, view]
+        if cloud.shape != other.shape:
+            raise InputError(
+                f"layer {layer!r} must have equally many values in the states of step 0 and {step}, got "
+                f"{cloud.shape[1]} and {other.shape[1]}"
+            )
