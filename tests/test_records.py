@@ -93,7 +93,10 @@ def test_a_whole_file_gives_no_warning(tmp_path: Path) -> None:
         ("{", "line 2 is not a record: "),
         ("[1]", "line 2 is not a record: "),
         ('{"kind": "epoch", "schema": 99}', "schema must be 1 to be read by this version of icsbound, got 99"),
-        ('{"kind": "spell", "schema": 1}', "kind must be one of run, epoch, distance, layer, result, shift, verdict, got 'spell'"),
+        (
+            '{"kind": "spell", "schema": 1}',
+            "kind must be one of run, epoch, distance, layer, result, shift, verdict, got 'spell'",
+        ),
         (
             records.to_line(EPOCH).strip().replace("0.9", '"0.9"'),
             "accuracy of a record of kind 'epoch' must be float, got '0.9'",
