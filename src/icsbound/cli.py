@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train one arm, resumable at any step")
     train.add_argument("--arm", metavar="ARM", help=_ARM_HELP)
     train.add_argument("--seed", type=int, help="fixes split, initial weights, order and augmentation")
-    train.add_argument("--no-monitor", action="store_true", help="do not measure the layers")
+    train.add_argument("--no-monitor", action="store_true", default=None, help="do not measure the layers")
     train.add_argument("--snapshots", type=int, metavar="EPOCHS", help="keep the network every so many epochs")
     train.add_argument(
         "--checkpoint-every", type=int, metavar="STEPS", help="default: after epochs, 15 s apart or more"
@@ -99,16 +99,18 @@ def _training_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--probe", type=int, metavar="IMAGES", help="held-out images that the layers are measured on")
     command.add_argument("--captures", type=int, help="how often the layers are measured, besides once before training")
     command.add_argument("--every", type=int, metavar="STEPS", help="measure every so many steps instead")
-    command.add_argument("--standardize", action="store_true", help="each image to mean 0 and variance 1 by itself")
+    switch = argparse.BooleanOptionalAction
+    command.add_argument("--standardize", action=switch, help="each image to mean 0 and variance 1 by itself")
     command.add_argument("--image-size", type=int, metavar="PIXELS", help="to which an image folder is scaled and cut")
     command.add_argument("--skip-bad", type=int, metavar="N", help="leave out up to N images that cannot be decoded")
     command.add_argument("--precision", choices=["no", "bf16", "fp16"], help="of autocast")
-    command.add_argument("--compile", action="store_true", help="by torch.compile")
+    command.add_argument("--channels-last", action=switch, help="the memory format of images and weights")
+    command.add_argument("--compile", action=switch, help="by torch.compile")
     _recipe_flags(command)
     command.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"])
     command.add_argument("--threads", type=int, help="torch's threads on the CPU")
     command.add_argument("--out", type=Path, metavar="DIR", help="default: a fresh runs/COMMAND-TIME")
-    command.add_argument("--force", action="store_true", help="replace the run that is in --out")
+    command.add_argument("--force", action="store_true", default=None, help="replace the run that is in --out")
     command.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR")
     command.add_argument("--json", action="store_true", help="print the result as JSON lines")
     command.add_argument("--quiet", action="store_true", help="no progress")
@@ -230,7 +232,7 @@ _FREE_ON_RESUME = {
 def resumed(args: argparse.Namespace) -> Path:
     """The folder of --resume. Raises InputError where flags were given that a run that has begun cannot change."""
     given = [
-        name for name, value in vars(args).items() if name not in _FREE_ON_RESUME and value not in (None, False, [])
+        name for name, value in vars(args).items() if name not in _FREE_ON_RESUME and value is not None and value != []
     ]
     if given:
         flags = ", ".join("--" + name.replace("_", "-") for name in given)
@@ -244,7 +246,7 @@ def configured(args: argparse.Namespace, base: TrainConfig) -> TrainConfig:
     changes = {
         name: getattr(args, name)
         for name in (f.name for f in dataclasses.fields(TrainConfig) if f.name not in ("recipe", "monitor"))
-        if getattr(args, name, None) not in (None, False)
+        if getattr(args, name, None) is not None
     }
     names = [f.name for f in dataclasses.fields(recipes.Recipe) if f.name != "name"]
     given = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}

@@ -17,6 +17,7 @@ from icsbound.training import results
 
 if TYPE_CHECKING:
     from icsbound.training.states import MeasureConfig
+    from icsbound.training.sweep import SweepConfig
 
 VERDICTS = ("moved", "below the floor", "not resolved")
 
@@ -29,8 +30,8 @@ def add(commands: Any, arm_help: str, training_flags: Callable[[argparse.Argumen
     sweep.add_argument("--arms", nargs="+", metavar="ARM", help=arm_help)
     sweep.add_argument("--seeds", nargs="+", type=int, metavar="SEED")
     sweep.add_argument("--batch-sizes", nargs="+", type=int, metavar="IMAGES", help="default: the recipe's")
-    sweep.add_argument("--constant-lr", action="store_true", help="do not scale --lr with the batch size")
-    sweep.add_argument("--monitor", action="store_true", help="measure the layers as well")
+    sweep.add_argument("--constant-lr", action="store_true", default=None, help="do not scale --lr with the batch size")
+    sweep.add_argument("--monitor", action="store_true", default=None, help="measure the layers as well")
     _table_flags(sweep)
     sweep.add_argument("--jobs", type=int, help="runs at a time (default: one per core)")
     sweep.add_argument(
@@ -98,7 +99,7 @@ def _measure_flags(command: argparse.ArgumentParser, arm_help: str) -> None:
     command.add_argument("--jobs", type=int, help="distances at a time (default: one per core)")
     command.add_argument("--fail-on", action="append", choices=VERDICTS, help="exit code 3 where a verdict is this")
     command.add_argument("--out", type=Path, metavar="DIR", help="default: a fresh runs/measure-TIME")
-    command.add_argument("--force", action="store_true", help="replace the measurement that is in --out")
+    command.add_argument("--force", action="store_true", default=None, help="replace the measurement that is in --out")
     command.add_argument("--resume", type=Path, metavar="DIR", help="go on with the measurement in DIR")
     command.add_argument("--json", action="store_true", help="print every distance as a line of JSON")
     command.add_argument("--quiet", action="store_true", help="no progress")
@@ -107,7 +108,6 @@ def _measure_flags(command: argparse.ArgumentParser, arm_help: str) -> None:
 def _sweep(args: argparse.Namespace) -> int:
     from icsbound import cli
     from icsbound.training import pool
-    from icsbound.training.config import MonitorConfig, TrainConfig
     from icsbound.training.sweep import SweepConfig, sweep
 
     shard = _shard(args.shard) if args.shard else (1, 1)
@@ -116,19 +116,7 @@ def _sweep(args: argparse.Namespace) -> int:
         if args.data_dir is not None:
             config = dataclasses.replace(config, base=dataclasses.replace(config.base, data_dir=args.data_dir))
     else:
-        if not args.arms or not args.seeds:
-            fail("--arms and --seeds", "be given", args.arms or args.seeds)
-        monitor = MonitorConfig() if args.monitor else None
-        base = cli.configured(args, TrainConfig(threads=1, monitor=monitor))
-        config = SweepConfig(
-            arms=tuple(args.arms),
-            seeds=tuple(args.seeds),
-            batch_sizes=tuple(args.batch_sizes or [base.recipe.batch_size]),
-            base=base,
-            setting=args.setting or "sweep",
-            phase=args.phase or "explore",
-            scale_lr=not args.constant_lr,
-        )
+        config = sweep_config(args)
         # The other jobs of an array find the folder taken by the same sweep, and go on in it.
         out = args.out if args.shard and args.out else cli.fresh_folder(args)
     count = len(list(config.runs())[shard[0] - 1 :: shard[1]])
@@ -146,6 +134,27 @@ def _sweep(args: argparse.Namespace) -> int:
         print(f"icsbound sweep: {failed}", file=sys.stderr)
         return 1
     return 0
+
+
+def sweep_config(args: argparse.Namespace) -> SweepConfig:
+    """The sweep that the flags ask for."""
+    from icsbound import cli
+    from icsbound.training.config import MonitorConfig, TrainConfig
+    from icsbound.training.sweep import SweepConfig
+
+    if not args.arms or not args.seeds:
+        fail("--arms and --seeds", "be given", args.arms or args.seeds)
+    monitor = MonitorConfig() if args.monitor else None
+    base = cli.configured(args, TrainConfig(threads=1, monitor=monitor))
+    return SweepConfig(
+        arms=tuple(args.arms),
+        seeds=tuple(args.seeds),
+        batch_sizes=tuple(args.batch_sizes or [base.recipe.batch_size]),
+        base=base,
+        setting=args.setting or "sweep",
+        phase=args.phase or "explore",
+        scale_lr=not args.constant_lr,
+    )
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -148,7 +148,7 @@ def test_a_figures_data_are_the_records(page: Page) -> None:
 
 def test_it_says_how_to_run_it_again(page: Page) -> None:
     command = (
-        "icsbound compare --data digits --model resnet8:width=8 --arms bn unitized unitized-1 published --seeds 0 1 2 "
+        "icsbound compare --arms bn unitized unitized-1 published --seeds 0 1 2 --data digits --model resnet8:width=8 "
         "--recipe short --epochs 3 --batch-size 64 --lr 0.1 --probe 256 --captures 6 --device cpu --threads 1"
     )
     assert command in page.text
@@ -189,7 +189,7 @@ def test_a_single_run_has_a_page(tmp_path: Path) -> None:
     page = Page(report.build(tmp_path))
     assert "Training of unitized: resnet8:width=8 on digits" in page.text
     assert set(page.data["drawn"]) == FIGURES - {"accuracy-differences", "shift-ratios"}
-    assert "icsbound train --data digits --arm unitized --seed 3 --no-monitor" in page.text
+    assert "icsbound train --arm unitized --seed 3 --data digits --no-monitor" in page.text
     assert "against bn" not in page.text
 
 

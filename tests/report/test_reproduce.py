@@ -13,6 +13,7 @@ from icsbound.training.compare import CompareConfig
 from icsbound.training.config import MonitorConfig, TrainConfig
 from icsbound.training.recipes import RECIPES
 from icsbound.training.states import MeasureConfig
+from icsbound.training.sweep import SweepConfig
 
 RECIPE = dataclasses.replace(RECIPES["published"], epochs=2, batch_size=32, lr=0.05)
 TRAIN = TrainConfig(
@@ -44,6 +45,17 @@ def test_compare(config: CompareConfig) -> None:
     args = cli.parser().parse_args(words[1:])
     assert (tuple(args.arms), tuple(args.seeds)) == (config.arms, config.seeds)
     again = CompareConfig(arms=config.arms, seeds=config.seeds, base=cli.configured(args, CompareConfig().base))
+    assert again.to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize("scale_lr", [True, False])
+@pytest.mark.parametrize("monitor", [None, MonitorConfig(captures=3)])
+def test_sweep(scale_lr: bool, monitor: MonitorConfig | None) -> None:
+    base = dataclasses.replace(TRAIN, monitor=monitor)
+    config = SweepConfig(arms=("bn", "gn"), seeds=(1, 2), batch_sizes=(8, 64), base=base, scale_lr=scale_lr)
+    words = shlex.split(reproduce.command(config.to_dict()))
+    assert words[:2] == ["icsbound", "sweep"]
+    again = commands.sweep_config(cli.parser().parse_args(words[1:]))
     assert again.to_dict() == config.to_dict()
 
 

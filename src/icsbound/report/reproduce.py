@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from typing import Any
 
 from icsbound.report.runs import Study
 from icsbound.report.wording import listed
 
-# Where config.json holds the value of each flag of `icsbound compare` and `icsbound train`.
-FLAGS = {
-    "--data": ("data",),
-    "--data-dir": ("data_dir",),
-    "--model": ("model",),
-    "--arms": ("arms",),
-    "--arm": ("arm",),
-    "--seeds": ("seeds",),
-    "--seed": ("seed",),
-    "--recipe": ("recipe", "name"),
-    "--epochs": ("recipe", "epochs"),
-    "--batch-size": ("recipe", "batch_size"),
-    "--lr": ("recipe", "lr"),
-    "--dropout": ("dropout",),
-    "--split": ("split",),
-    "--probe": ("monitor", "probe"),
-    "--captures": ("monitor", "captures"),
-    "--every": ("monitor", "every"),
-    "--device": ("device",),
-    "--threads": ("threads",),
-}
+# Flags of `icsbound compare` and `icsbound train` that do not bear the name of the value in config.json.
+NAMED: dict[tuple[str, ...], str] = {("recipe", "name"): "--recipe"}
+# Values of config.json that no flag sets; the page shows them all.
+UNNAMED: set[tuple[str, ...]] = {("hold_out",), ("dtype",), ("monitor", "views"), ("monitor", "against"), ("monitor", "law")}
 MEASURE_FLAGS = {
     "--model": "model",
     "--arm": "arm",
@@ -60,7 +44,7 @@ SETTING = (
 
 
 def command(config: dict[str, Any]) -> str:
-    """The command that `config`, a run's, comparison's or measurement's, stands for; empty where it is none of these.
+    """The command that `config`, of a run, comparison, sweep or measurement, stands for; empty where it is of none.
 
     Choices that have no flag are those of config.json, which the page shows whole.
     """
@@ -69,23 +53,35 @@ def command(config: dict[str, Any]) -> str:
         for flag, key in MEASURE_FLAGS.items():
             words += _words(flag, config.get(key))
         return shlex.join(words)
-    if "arms" in config and "seeds" in config:
+    if "batch_sizes" in config and isinstance(config.get("base"), dict):
+        words = ["icsbound", "sweep", *([] if config.get("scale_lr", True) else ["--constant-lr"])]
+        words += ["--monitor"] if config["base"].get("monitor") is not None else []
+        config = {k: v for k, v in config.items() if k not in ("base", "scale_lr")} | config["base"]
+    elif "arms" in config and "seeds" in config:
         words = ["icsbound", "compare"]
     elif "arm" in config and "seed" in config:
         words = ["icsbound", "train"]
     else:
         return ""
-    for flag, place in FLAGS.items():
-        value: Any = config
-        for key in place:
-            value = value.get(key) if isinstance(value, dict) else None
-        words += _words(flag, value)
+    for place, value in _leaves(config):
+        if place not in UNNAMED:
+            words += _words(NAMED.get(place, "--" + place[-1].replace("_", "-")), value)
     if words[1] == "train" and config.get("monitor", {}) is None:
         words.append("--no-monitor")
     return shlex.join(words)
 
 
+def _leaves(config: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, (*above, key))
+        else:
+            yield (*above, key), value
+
+
 def _words(flag: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [flag if value else flag.replace("--", "--no-", 1)]
     return [] if value in (None, []) else [flag, *map(str, value if isinstance(value, list) else [value])]
 
 
