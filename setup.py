@@ -17,7 +17,7 @@ setup(
             language="c++",
             optional=True,
             py_limited_api=True,
-            extra_compile_args=["-O3", "-std=c++17", "-fopenmp-simd", "-fno-math-errno"],
+            extra_compile_args=["-O3", "-std=c++17", "-fopenmp-simd", "-fno-math-errno", "-g0"],
         )
     ]
     if glob("src/native/*.cpp")

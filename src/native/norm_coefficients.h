@@ -6,7 +6,7 @@ namespace SIMD {
 // What forward keeps for backward besides x: 6 C numbers, then by rows N + 3 N C, by pixels N L.
 template <class A>
 struct Saved {
-  A *pivot, *mean, *r, *alpha, *gr, *beta;  // mean relative to the pivot; r is the biased variance until it is known whole
+  A *pivot, *mean, *r, *alpha, *gr, *beta;  // mean relative to the pivot; r is the biased variance at first
   A* nu;                                    // by sample, or by pixel
   A *d, *q, *a;                             // by row
 

@@ -61,7 +61,8 @@ inline void row_dots(const T* dy, const T* x, int64_t L, A pivot, A mean, A a, A
 
 // dx = a dy + b x̂ + shift.
 template <class T, class A>
-inline void row_affine2(const T* dy, const T* x, T* dx, int64_t L, A pivot, A mean, A a, A beta, A floor, A b, A shift) {
+inline void row_affine2(const T* dy, const T* x, T* dx, int64_t L, A pivot, A mean, A a, A beta, A floor, A b,
+                        A shift) {
   sweep<A>(L, [&](auto v, int64_t i) {
     const V<A> centred = (v.load(x + i) - pivot) - mean;
     const V<A> g = passed<A>(v.load(dy + i), a * centred + beta, floor);
