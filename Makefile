@@ -14,7 +14,7 @@ INPUTS := pyproject.toml constraints.txt setup.py src/icsbound/_version.py $(wil
 # One thread a process, and threads that sleep while they wait: tests run side by side.
 QUIET := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: demo test test-page test-full lint clean
+.PHONY: demo test test-page test-full lint bench-layer bench-emd bench-train clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/icsbound compare --out runs/demo --force
@@ -36,6 +36,18 @@ test-page: $(VENV)/test.stamp
 test-full: $(VENV)/test.stamp
 	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m "not page"
 
+# Speed, as ratios measured side by side. Nothing else may run on the cores meanwhile. DATA_DIR: parquet files of CIFAR-10.
+bench-layer: $(VENV)/test.stamp
+	mkdir -p runs
+	$(BIN)/python benchmarks/layer.py --json runs/bench-layer.json
+
+bench-emd: $(VENV)/bench.stamp
+	mkdir -p runs
+	$(BIN)/python benchmarks/emd.py --out runs/bench-emd.json
+
+bench-train: $(VENV)/test.stamp
+	$(BIN)/python benchmarks/train.py $(if $(DATA_DIR),--data cifar10 --data-dir $(DATA_DIR) --model resnet20)
+
 $(VENV)/torch.stamp: constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
@@ -47,6 +59,11 @@ $(VENV)/demo.stamp: $(VENV)/torch.stamp $(INPUTS)
 
 $(VENV)/test.stamp: $(VENV)/torch.stamp $(INPUTS)
 	$(PIP) --editable '.[test]'
+	touch $@
+
+# The peers of the assignment solver.
+$(VENV)/bench.stamp: $(VENV)/test.stamp
+	$(PIP) laprust
 	touch $@
 
 clean:

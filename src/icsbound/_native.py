@@ -10,6 +10,7 @@ import ctypes
 import functools
 import logging
 import os
+import warnings
 from pathlib import Path
 
 import torch
@@ -18,21 +19,37 @@ from icsbound import _check
 
 logger = logging.getLogger("icsbound")
 
+ABI = 1  # of the C interface that this package calls, as src/native/abi.cpp has it
 SIMD_LEVELS = ("baseline", "avx2", "avx512")
 
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The native library, or None (said once, at INFO) where none was built for this installation."""
-    for path in sorted(Path(__file__).parent.glob("_kernels*.so")) + sorted(
-        Path(__file__).parent.glob("_kernels*.pyd")
-    ):
-        native = ctypes.CDLL(str(path))
+    """The native library, or None where none was built for this installation or of these sources (said once)."""
+    folder = Path(__file__).parent
+    for path in [*sorted(folder.glob("_kernels*.so")), *sorted(folder.glob("_kernels*.pyd"))]:
+        native = _of_these_sources(path)
+        if native is None:
+            continue
         wanted = os.environ.get("ICSBOUND_SIMD")
         if wanted is not None:
             native.icsbound_simd_level(SIMD_LEVELS.index(_check.one_of("ICSBOUND_SIMD", wanted, SIMD_LEVELS)))
         return native
     logger.info("no native library was built for this installation of icsbound: running on torch alone, slower")
+    return None
+
+
+def _of_these_sources(path: Path) -> ctypes.CDLL | None:
+    """The library at `path`, or None, with a warning, where it has another interface than this package calls."""
+    native = ctypes.CDLL(str(path))
+    found = native.icsbound_abi() if hasattr(native, "icsbound_abi") else None
+    if found == ABI:
+        return native
+    warnings.warn(
+        f"{path.name} was built from other sources (interface {found}, not {ABI}) and is left out: running on torch "
+        "alone, slower; install icsbound again to build it",
+        stacklevel=3,
+    )
     return None
 
 

@@ -20,6 +20,18 @@ def test_default_leaves_out_the_norm_of_a_weight() -> None:
     assert list(choose(model)) == ["1"]
 
 
+def test_a_norm_with_an_activation_inside_counts_and_a_block_around_a_norm_does_not() -> None:
+    class NormAct2d(nn.BatchNorm2d):  # as timm's BatchNormAct2d
+        def __init__(self, channels: int) -> None:
+            super().__init__(channels)
+            self.act = nn.ReLU()
+
+    class ConvNormAct(nn.Sequential):
+        pass
+
+    assert list(choose(nn.Sequential(ConvNormAct(nn.Conv2d(1, 2, 1), NormAct2d(2))))) == ["0.1"]
+
+
 def test_transformer() -> None:
     expected = [f"encoder.layers.{i}.norm{j}" for i in (0, 1) for j in (1, 2)]
     assert list(choose(networks.Classifier())) == expected

@@ -49,8 +49,12 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def is_normalization(name: str, module: nn.Module) -> bool:
-    """Whether `module` is a normalization layer: its class says so (BatchNorm2d, RMSNorm) and it has no children."""
-    return "Norm" in type(module).__name__ and not module._modules and "parametrizations." not in name
+    """Whether `module` is a normalization layer: its class says so (BatchNorm2d, RMSNorm) and no part of it does.
+
+    A norm with an activation or dropout inside (timm's BatchNormAct2d) counts, a block around a norm (ConvNormAct) not.
+    """
+    says = [child for child in module.modules() if child is not module and "Norm" in type(child).__name__]
+    return "Norm" in type(module).__name__ and not says and "parametrizations." not in name
 
 
 def choose(model: nn.Module, layers: Layers = None) -> dict[str, nn.Module]:
