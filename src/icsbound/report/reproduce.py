@@ -12,7 +12,13 @@ from icsbound.report.wording import listed
 # Flags of `icsbound compare` and `icsbound train` that do not bear the name of the value in config.json.
 NAMED: dict[tuple[str, ...], str] = {("recipe", "name"): "--recipe"}
 # Values of config.json that no flag sets; the page shows them all.
-UNNAMED: set[tuple[str, ...]] = {("hold_out",), ("dtype",), ("monitor", "views"), ("monitor", "against"), ("monitor", "law")}
+UNNAMED: set[tuple[str, ...]] = {
+    ("hold_out",),
+    ("dtype",),
+    ("monitor", "views"),
+    ("monitor", "against"),
+    ("monitor", "law"),
+}
 MEASURE_FLAGS = {
     "--model": "model",
     "--arm": "arm",
