@@ -74,7 +74,13 @@ def save(figures: list[Figure], folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for figure in figures:
         rows = figure.data.astype(object).where(figure.data.notna(), None).to_dict("records")
-        spec = figure.spec() | {"config": style(PAPER), "background": "white", "datasets": {"table": rows}}
+        # Viewers have other fonts, some of them wider: the margin keeps their labels whole.
+        spec = figure.spec() | {
+            "config": style(PAPER),
+            "background": "white",
+            "datasets": {"table": rows},
+            "padding": 24,
+        }
         svg = vl_convert.vegalite_to_svg(spec, vl_version=VERSION)
         # Gradients are counted on from figure to figure; a file must not depend on what was drawn before it.
         svg = re.sub(r'(?<=id="gradient_)\d+|(?<=url\(#gradient_)\d+', "0", svg)
