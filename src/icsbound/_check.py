@@ -84,3 +84,13 @@ def cloud(argument: str, value: Any) -> torch.Tensor:
     if value.shape[0] == 0 or value.shape[1] == 0:
         fail(argument, "have at least one row and one column", value)
     return finite_rows(argument, value)
+
+
+def clouds(a: Any, b: Any) -> None:
+    """Raise InputError if `a` and `b` are not two clouds (see `cloud`) of one width on one device."""
+    cloud("a", a)
+    cloud("b", b)
+    if a.shape[1] != b.shape[1]:
+        raise InputError(f"a and b must have the same number of columns, got {a.shape[1]} and {b.shape[1]}")
+    if a.device != b.device:
+        raise InputError(f"a and b must be on one device, got {a.device} and {b.device}")

@@ -90,12 +90,7 @@ def _bound(side: Side, cost: str, in_bracket: bool = True) -> Callable[[_OfPair[
 
 
 def _pair(a: Tensor, b: Tensor) -> Pair:
-    _check.cloud("a", a)
-    _check.cloud("b", b)
-    if a.shape[1] != b.shape[1]:
-        raise InputError(f"a and b must have the same number of columns, got {a.shape[1]} and {b.shape[1]}")
-    if a.device != b.device:
-        raise InputError(f"a and b must be on one device, got {a.device} and {b.device}")
+    _check.clouds(a, b)
     return costs.pair(a, b)
 
 

@@ -77,12 +77,7 @@ def emd(
         InputError: a cloud is no finite (n, d) tensor, the clouds do not fit each other, the weights do not fit the
             clouds, the cost matrix would be too large, or POT is needed and not installed.
     """
-    _check.cloud("a", a)
-    _check.cloud("b", b)
-    if a.shape[1] != b.shape[1]:
-        raise InputError(f"a and b must have the same number of columns, got {a.shape[1]} and {b.shape[1]}")
-    if a.device != b.device:
-        raise InputError(f"a and b must be on one device, got {a.device} and {b.device}")
+    _check.clouds(a, b)
     wa, wb = _weights("weights_a", weights_a, len(a)), _weights("weights_b", weights_b, len(b))
     _check.positive_int("max_bytes", max_bytes)
     needed = 8 * len(a) * len(b)
