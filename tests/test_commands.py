@@ -39,6 +39,15 @@ def test_the_jobs_of_an_array_fill_one_table(swept: Path, capsys: pytest.Capture
     assert len(results.read(swept / "results.jsonl")) == 4
 
 
+def test_force_replaces_a_table_only_by_what_can_be_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "results.jsonl").write_text("")
+    sweep = ("sweep", "--arms", "bn", "--seeds", 0, *TINY, "--out", tmp_path, "--force")
+    assert run(*sweep, "--batch-sizes", 1) == 2
+    assert "batch_size must be at least 2" in capsys.readouterr().err
+    assert (tmp_path / "results.jsonl").exists()
+
+
 def test_evaluate_takes_runs_or_folders_of_runs(
     swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

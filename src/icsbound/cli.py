@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -149,9 +149,7 @@ def _compare(args: argparse.Namespace) -> int:
             base=configured(args, default.base),
         )
     runs = config.runs()  # refuses an unusable arm, seed or device before anything is written
-    if args.force:  # what cannot be trained must not replace what was
-        session.Session(next(iter(runs.values())))
-    out = args.resume or fresh_folder(args)
+    out = args.resume or fresh_folder(args, lambda: session.Session(next(iter(runs.values()))))
     failed: str | None = None
     try:
         with progress_bar(args.quiet, len(runs)) as show:
@@ -182,9 +180,7 @@ def _train(args: argparse.Namespace) -> int:
             config = dataclasses.replace(config, data_dir=args.data_dir)
     else:
         config = configured(args, TrainConfig(monitor=None if args.no_monitor else MonitorConfig()))
-    if args.force:
-        session.Session(config.resolved())
-    out = args.resume or fresh_folder(args)
+    out = args.resume or fresh_folder(args, lambda: session.Session(config.resolved()))
     try:
         with progress_bar(args.quiet or not first, 1) as show:
             loop.train(config, out, progress=show, checkpoint_every=args.checkpoint_every, snapshots=args.snapshots)
@@ -258,8 +254,12 @@ def configured(args: argparse.Namespace, base: TrainConfig) -> TrainConfig:
     return dataclasses.replace(base, **changes)
 
 
-def fresh_folder(args: argparse.Namespace) -> Path:
-    """The folder to write: fresh, or with --force emptied of the run that was in it."""
+def fresh_folder(args: argparse.Namespace, attempt: Callable[[], object]) -> Path:
+    """The folder to write: fresh, or with --force emptied of the run that was in it.
+
+    `attempt` is called before anything is removed, and raises InputError for what could not be run: that must not
+    replace what was.
+    """
     out: Path = args.out or Path("runs") / f"{args.command}-{time.strftime('%Y%m%d-%H%M%S')}"
     if out.exists() and not out.is_dir():
         fail("--out", "be a folder", str(out))
@@ -268,6 +268,7 @@ def fresh_folder(args: argparse.Namespace) -> Path:
             fail("--out", "be a fresh folder", str(out), "; --force replaces the run in it, --resume goes on with it")
         if not (out / "config.json").is_file():
             fail("--out", "hold a run to be replaced by --force", str(out), ": it has no config.json")
+        attempt()
         shutil.rmtree(out)
     return out
 

@@ -108,6 +108,7 @@ def _measure_flags(command: argparse.ArgumentParser, arm_help: str) -> None:
 def _sweep(args: argparse.Namespace) -> int:
     from icsbound import cli
     from icsbound.training import pool
+    from icsbound.training.session import Session
     from icsbound.training.sweep import SweepConfig, sweep
 
     shard = _shard(args.shard) if args.shard else (1, 1)
@@ -118,7 +119,8 @@ def _sweep(args: argparse.Namespace) -> int:
     else:
         config = sweep_config(args)
         # The other jobs of an array find the folder taken by the same sweep, and go on in it.
-        out = args.out if args.shard and args.out else cli.fresh_folder(args)
+        first = next(iter(config.runs().values()))
+        out = args.out if args.shard and args.out else cli.fresh_folder(args, lambda: Session(first))
     count = len(list(config.runs())[shard[0] - 1 :: shard[1]])
     failed: str | None = None
     try:
@@ -222,9 +224,7 @@ def _measure(args: argparse.Namespace) -> int:
             config = dataclasses.replace(config, data_dir=args.data_dir)
     else:
         config = measure_config(args)
-        if args.force:  # what cannot be measured must not replace what was
-            States(config)
-        out = cli.fresh_folder(args)
+        out = cli.fresh_folder(args, lambda: States(config))
     try:
         with cli.progress_bar(args.quiet, 1) as show:
             found = measure.measure(config, out, jobs=args.jobs, progress=show)

@@ -205,9 +205,9 @@ class _Unitize(torch.autograd.Function):
         dx, dweight, dbias, dalpha = aten.backward(dy, x, parameters, saved, ctx.training, ctx.settings)
         return (
             dx,
-            None if weight is None else dweight.to(weight.dtype),
-            None if bias is None else dbias.to(bias.dtype),
-            dalpha.to(alpha.dtype),
+            _like(dweight, weight),
+            _like(dbias, bias),
+            _like(dalpha, alpha),
             None,
             None,
         )
