@@ -1,66 +1,13 @@
-"""The table of results: a line of JSON for each run and evaluation, appended once and never changed."""
+"""What a run leaves in the table of results: its accuracy, and the choices behind it."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import json
-import os
-import warnings
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from icsbound._check import InputError, one_of, real
+from icsbound.results import PHASES, Line, append, read
 from icsbound.training.config import TrainConfig
 
-PHASES = ("explore", "confirm")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Line:
-    """One accuracy and all that it depends on.
-
-    `setting` names the experiment; `phase` is "explore" while anything is still chosen by it and "confirm" after.
-    `shift` is "none" or the corruption of the input, with `severity` 1...5 (0 for none); `perturbation` what was done
-    to the weights and `remedy` what was done against either after training, "none" if nothing. `eval_batch` is how
-    many images normalize each other, 0 for stored statistics. `accuracy` is a fraction.
-    """
-
-    setting: str
-    phase: str
-    dataset: str
-    model: str
-    arm: str
-    seed: int
-    batch_size: int
-    epochs: int
-    split: str
-    shift: str = "none"
-    severity: int = 0
-    eval_batch: int = 0
-    perturbation: str = "none"
-    remedy: str = "none"
-    accuracy: float
-    seconds: float
-    device: str
-    versions: dict[str, str]
-    config: dict[str, Any]
-
-    def __post_init__(self) -> None:
-        one_of("phase", self.phase, PHASES)
-        one_of("split", self.split, ("test", "validation"))
-        real("accuracy", self.accuracy, 0.0, 1.0)
-
-    @property
-    def key(self) -> str:
-        """What the accuracy was measured of, without the accuracy and what depends on the machine: the same for the
-        same measurement.
-        """
-        values = dataclasses.asdict(self)
-        for name in ("accuracy", "seconds", "device", "versions"):
-            del values[name]
-        return json.dumps(values, sort_keys=True)
+__all__ = ["PHASES", "Line", "append", "of_run", "read"]
 
 
 def of_run(config: TrainConfig, setting: str, phase: str, **measured: Any) -> Line:
@@ -79,50 +26,3 @@ def of_run(config: TrainConfig, setting: str, phase: str, **measured: Any) -> Li
         config={k: v for k, v in config.to_dict().items() if k not in ("data_dir", "monitor")},
         **{"split": config.split, **measured},
     )
-
-
-def append(path: Path, line: Line) -> None:
-    """Write `line` at the end of the file at `path`, whole and at once, also where several processes write to it."""
-    content = (json.dumps(dataclasses.asdict(line), allow_nan=False, ensure_ascii=False) + "\n").encode()
-    with open(path, "ab+") as file, _locked(file):
-        # A line that a killed process left half written stays, closed off, and `read` passes over it.
-        size = file.seek(0, os.SEEK_END)
-        if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
-            content = b"\n" + content
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def _locked(file: Any) -> Any:
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    fcntl.flock(file, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        fcntl.flock(file, fcntl.LOCK_UN)
-
-
-def read(path: Path) -> list[Line]:
-    """The lines of the file at `path`, none where there is no file. A line cut short is left out, with a warning."""
-    if not path.exists():
-        return []
-    found = []
-    for number, text in enumerate(path.read_bytes().split(b"\n"), 1):
-        if not text:
-            continue
-        try:
-            values = json.loads(text)
-        except ValueError:
-            warnings.warn(f"{path}: line {number} was cut off and is left out", stacklevel=2)
-            continue
-        try:
-            found.append(Line(**values))
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{path}: line {number} is no line of results: {error}") from None
-    return found
