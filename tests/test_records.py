@@ -29,6 +29,8 @@ number = st.floats(allow_nan=False) | st.integers(-(2**40), 2**40)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "str": st.text(),
     "int": st.integers(-(2**53), 2**53),
+    "bool": st.booleans(),
+    "list[int]": st.lists(st.integers(-(2**53), 2**53)),
     "float": st.floats(allow_nan=False),
     "float | None": st.none() | st.floats(allow_nan=False),
     "dict[str, str]": st.dictionaries(st.text(), st.text()),
@@ -95,7 +97,7 @@ def test_a_whole_file_gives_no_warning(tmp_path: Path) -> None:
         ('{"kind": "epoch", "schema": 99}', "schema must be 1 to be read by this version of icsbound, got 99"),
         (
             '{"kind": "spell", "schema": 1}',
-            "kind must be one of run, epoch, distance, layer, result, shift, verdict, got 'spell'",
+            "kind must be one of run, epoch, distance, layer, result, shift, verdict, study, point, seed, got 'spell'",
         ),
         (
             records.to_line(EPOCH).strip().replace("0.9", '"0.9"'),
@@ -106,6 +108,10 @@ def test_a_whole_file_gives_no_warning(tmp_path: Path) -> None:
             "step of a record of kind 'epoch' must be int, got 1.5",
         ),
         ('{"kind": "result", "schema": 1, "run": "a", "colour": 1}', "and unknown ['colour']"),
+        (
+            '{"kind": "study", "schema": 1, "run": "a", "study": "a", "seeds": [0, true], "full": false, "versions": {}}',
+            "seeds of a record of kind 'study' must be list[int], got [0, True]",
+        ),
     ],
 )
 def test_a_broken_line_within_is_an_error_with_its_number(tmp_path: Path, line: str, why: str) -> None:

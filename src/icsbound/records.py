@@ -168,8 +168,65 @@ class ResultRecord(Record):
     peak_memory: int = field(metadata=CLOCK)  # bytes
 
 
+@dataclass(frozen=True, kw_only=True)
+class StudyRecord(Record):
+    """The first line of a study, a simulation that sets a prediction of the theory beside what is measured."""
+
+    kind: ClassVar[str] = "study"
+    study: str
+    seeds: list[int]  # that were asked for
+    full: bool  # the longer form
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointRecord(Record):
+    """One point of a study, measured at one seed: `value` at `x` of a curve. Its interval is taken over the seeds.
+
+    `predicted` is what the theory says there, and `relation` how: the value is "equal" to it, up to the share
+    `tolerance` that the prediction neglects, or "at most" or "at least" that; "" where it is only set beside it, or
+    where there is no prediction.
+    """
+
+    kind: ClassVar[str] = "point"
+    study: str
+    panel: str  # the figure that it belongs to
+    curve: str
+    seed: int
+    x: float
+    value: float
+    predicted: float | None
+    relation: str
+    tolerance: float
+    n: int  # rows of the clouds, images of the probe, or draws
+    d: int
+    estimator: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedRecord(Record):
+    """The last line of one seed of a study: all its points lie before it."""
+
+    kind: ClassVar[str] = "seed"
+    study: str
+    seed: int
+    seconds: float = field(metadata=CLOCK)
+
+
 KINDS: dict[str, type[Record]] = {
-    r.kind: r for r in (RunRecord, EpochRecord, DistanceRecord, LayerRecord, ResultRecord, ShiftRecord, VerdictRecord)
+    r.kind: r
+    for r in (
+        RunRecord,
+        EpochRecord,
+        DistanceRecord,
+        LayerRecord,
+        ResultRecord,
+        ShiftRecord,
+        VerdictRecord,
+        StudyRecord,
+        PointRecord,
+        SeedRecord,
+    )
 }
 
 
@@ -184,6 +241,7 @@ _IS: dict[str, Callable[[Any], bool]] = {
     "bool": lambda v: isinstance(v, bool),
     "int": lambda v: isinstance(v, int) and not isinstance(v, bool),
     "float": _is_number,
+    "list[int]": lambda v: isinstance(v, list) and all(isinstance(t, int) and not isinstance(t, bool) for t in v),
     "list[float]": lambda v: isinstance(v, list) and all(map(_is_number, v)),
     "dict[str, str]": lambda v: isinstance(v, dict) and all(isinstance(t, str) for t in v.values()),
 }
