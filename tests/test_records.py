@@ -109,8 +109,8 @@ def test_a_whole_file_gives_no_warning(tmp_path: Path) -> None:
         ),
         ('{"kind": "result", "schema": 1, "run": "a", "colour": 1}', "and unknown ['colour']"),
         (
-            '{"kind": "study", "schema": 1, "run": "a", "study": "a", "seeds": [0, true], "full": false, "versions": {}}',
-            "seeds of a record of kind 'study' must be list[int], got [0, True]",
+            '{"kind": "study", "schema": 1, "run": "a", "study": "a", "seeds": [true], "full": false, "versions": {}}',
+            "seeds of a record of kind 'study' must be list[int], got [True]",
         ),
     ],
 )
