@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icsbound import report
-from icsbound._check import fail
+from icsbound._check import InputError, fail
 from icsbound.measure import laws, views
 from icsbound.training import results
 
@@ -250,6 +250,10 @@ def _show(lines: list[results.Line], out: Path, as_json: bool) -> None:
         for line in lines:
             print(json.dumps(dataclasses.asdict(line)))
         return
-    from icsbound.training.contrasts import summary
-
+    try:
+        from icsbound.report.results.contrasts import summary
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"intervals must have {error.name}, which is not installed; pip install 'icsbound[train]'"
+        ) from None
     print("\n".join([*summary(lines), f"table: {out / 'results.jsonl'}"]))

@@ -9,7 +9,7 @@ import sys
 from icsbound.training import {modules}
 print(*sorted(set({late}) & set(sys.modules)))
 """
-MODULES = "arms, compare, config, contrasts, corruptions, data, evaluate, loop, models, pool, progress, recipes, sweep"
+MODULES = "arms, compare, config, corruptions, data, evaluate, loop, models, pool, progress, recipes, sweep"
 
 
 def loaded(extra: str = "") -> list[str]:

@@ -6,7 +6,7 @@ from small import config, few_digits
 
 from icsbound._check import InputError
 from icsbound.training import loop, results
-from icsbound.training.contrasts import contrasts
+from icsbound.report.results.contrasts import contrasts
 from icsbound.training.sweep import SweepConfig, sweep
 
 BASE = config(monitor=None, dropout=0.0, split="validation", recipe={"epochs": 1})
@@ -45,7 +45,7 @@ def test_writes_a_line_a_run_and_goes_on_where_it_stopped(tmp_path: Path) -> Non
     assert lines[0].split == "validation"
     sweep(TWO, tmp_path, jobs=1)
     assert len(results.read(table)) == 8
-    assert {(dict(c.where)["batch_size"], c.seeds) for c in contrasts(lines)} == {(4, (0, 1)), (32, (0, 1))}
+    assert {(dict(c.group)["batch_size"], c.seeds) for c in contrasts(lines)} == {(4, (0, 1)), (32, (0, 1))}
 
 
 def test_names_what_is_wrong(tmp_path: Path) -> None:

@@ -7,68 +7,19 @@ seeds. With one seed there is no interval, and with equal differences at every s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from icsbound.report.intervals import LEVEL, Interval, p_value, student
 from icsbound.report.runs import Study
 
-LEVEL = 0.95
+__all__ = ["LEVEL", "Interval", "p_value", "student"]  # of `intervals`, for those who take all numbers from here
+
 CELLS = 16_000  # rows that one figure may hold, so that a page stays small whatever the run recorded
 PANELS = 12  # layers drawn one by one; a heat map shows all of them
-
-
-@dataclass(frozen=True)
-class Interval:
-    """The mean of `count` values, one a seed, and its Student t interval at 95 % (NaN where there is none)."""
-
-    mean: float
-    low: float
-    high: float
-    count: int
-
-    @property
-    def known(self) -> bool:
-        return self.high > self.low
-
-    def verdict(self, null: float = 0.0) -> str:
-        """`higher` or `lower` than `null` where the interval says so, else `not resolved`."""
-        if self.known and self.low > null:
-            return "higher"
-        if self.known and self.high < null:
-            return "lower"
-        return "not resolved"
-
-    def exp(self) -> Interval:
-        """The interval of a ratio whose logarithm this is."""
-        return Interval(math.exp(self.mean), math.exp(self.low), math.exp(self.high), self.count)
-
-
-def student(values: Sequence[float] | np.ndarray | pd.Series) -> Interval:
-    """Mean and 95 % interval ``mean ± t(n-1) · s / √n`` of independent values."""
-    array = np.asarray(values, dtype=float)
-    count = len(array)
-    if count == 0:
-        return Interval(math.nan, math.nan, math.nan, 0)
-    mean = float(array.mean())
-    if count == 1:
-        return Interval(mean, math.nan, math.nan, 1)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1) * array.std(ddof=1) / math.sqrt(count))
-    # Differences that agree to rounding have no spread to judge by.
-    half = half if half > 1e-12 * max(1.0, abs(mean)) else math.nan
-    return Interval(mean, mean - half, mean + half, count)
-
-
-def p_value(values: Sequence[float] | np.ndarray | pd.Series) -> float:
-    """Two-sided p of Student's test that the mean is 0; 1 where the values do not allow one."""
-    interval = student(values)
-    if not interval.known:
-        return 1.0
-    error = (interval.high - interval.mean) / float(stats.t.ppf((1 + LEVEL) / 2, interval.count - 1))
-    return float(2 * stats.t.sf(abs(interval.mean) / error, interval.count - 1))
 
 
 def accuracy(study: Study, arm: str) -> pd.Series:

@@ -1,0 +1,102 @@
+"""Which lines of a table belong together: runs that differ in arm and seed alone, and what was done to them.
+
+A *group* is every choice of a run but its arm and seed; only runs of one group are ever compared. A *case* is what an
+accuracy was taken under: the shift of the input, the change of the weights, the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from icsbound.results import Line
+
+Where: TypeAlias = tuple[tuple[str, Any], ...]
+
+OWN = ("setting", "phase", "dataset", "model", "batch_size", "epochs", "split")
+CASE = ("shift", "severity", "perturbation", "remedy", "eval_batch")
+# Of a line's config: its arm and seed, what the line names itself, and what decides how fast it ran.
+_LEFT_OUT = {"arm", "seed", "data", "model", "split", "recipe.batch_size", "recipe.epochs", "threads"}
+# The arm that each is judged by, the first of these that was run; `published-batch` has the gain of `published`.
+CONTROLS = {"published": ("published-batch", "bn")}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in arm and seed alone. `label` is what tells this group from the others of its table."""
+
+    where: Where
+    label: str
+
+    def __getitem__(self, name: str) -> Any:
+        return dict(self.where)[name]
+
+    @property
+    def title(self) -> str:
+        """The group in words, for a heading."""
+        return ": ".join([self["setting"], *([self.label] if self.label else [])])
+
+
+def group_of(line: Line) -> Where:
+    """Every choice behind `line` but its arm and seed."""
+    settings = {k: v for k, v in _leaves(line.config).items() if k not in _LEFT_OUT}
+    return tuple((name, getattr(line, name)) for name in OWN) + tuple(sorted(settings.items()))
+
+
+def case_of(line: Line) -> Where:
+    """What the accuracy of `line` was taken under."""
+    return tuple((name, getattr(line, name)) for name in CASE)
+
+
+def control(arm: str, present: Iterable[str]) -> str | None:
+    """The arm of `present` that `arm` is judged by; None for a control itself and where its control was not run."""
+    choices = CONTROLS.get(arm.partition(":")[0], ("bn",))  # "published:eps=0.1" has the control of "published"
+    present = set(present)
+    return next((choice for choice in choices if choice in present and choice != arm), None)
+
+
+def groups(lines: Sequence[Line]) -> list[Group]:
+    """The groups of `lines`: confirmed ones first, otherwise in the order in which they began."""
+    found = list(dict.fromkeys(group_of(line) for line in lines))
+    found.sort(key=lambda where: dict(where)["phase"] != "confirm")
+    return [Group(where, label) for where, label in zip(found, _labels(found), strict=True)]
+
+
+def _labels(found: list[Where]) -> list[str]:
+    """For each group the choices that tell it from the others of its setting, and no more of them than that takes."""
+    tables = [dict(where) for where in found]
+    told: list[tuple[str, ...]] = [(table["setting"],) for table in tables]
+    chosen: list[str] = []
+    named = [*OWN[1:], "dropout", *(name for table in tables for name in table)]
+    for name in dict.fromkeys(n for n in named if n != "setting"):
+        finer = [(*key, repr(table.get(name))) for key, table in zip(told, tables, strict=True)]
+        if len(set(finer)) > len(set(told)):
+            told, chosen = finer, [*chosen, name]
+    return [", ".join(said(name, table.get(name)) for name in chosen) for table in tables]
+
+
+def said(name: str, value: Any) -> str:
+    """One choice in words."""
+    name = name.rpartition(".")[2].replace("_", " ")
+    return str(value) if name in ("phase", "dataset", "model", "split") else f"{name} {value}"
+
+
+def case_text(where: Where) -> str:
+    """A case in words; empty for clean images, the weights as trained and stored statistics."""
+    case = dict(where)
+    shift = f"{case['shift']} {case['severity']}" if case["severity"] else case["shift"]
+    parts = [] if shift == "none" else [shift]
+    parts += [case[name] for name in ("perturbation", "remedy") if case[name] != "none"]
+    parts += [f"statistics of batches of {case['eval_batch']}"] if case["eval_batch"] else []
+    return ", ".join(parts)
+
+
+def _leaves(values: dict[str, Any], above: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= _leaves(value, f"{above}{key}.")
+        else:
+            found[above + key] = tuple(value) if isinstance(value, list) else value
+    return found
