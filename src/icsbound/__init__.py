@@ -5,6 +5,7 @@ from icsbound._version import __version__
 from icsbound.measure import bounds
 from icsbound.measure.capture import capture
 from icsbound.measure.emd import EMDResult, emd
+from icsbound.measure.floor import Shift, Verdict, control, shift_report
 from icsbound.measure.monitor import ICSMonitor
 from icsbound.norm import (
     UnitizedBatchNorm1d,
@@ -20,15 +21,19 @@ __all__ = [
     "EMDResult",
     "ICSMonitor",
     "InputError",
+    "Shift",
     "UnitizedBatchNorm1d",
     "UnitizedBatchNorm2d",
     "UnitizedBatchNorm3d",
+    "Verdict",
     "__version__",
     "bounds",
     "capture",
+    "control",
     "convert",
     "emd",
     "fold",
     "revert",
+    "shift_report",
     "unitized_batch_norm",
 ]

@@ -121,6 +121,53 @@ def test_equal_clouds_are_below_the_floor() -> None:
     assert shifted.verdict().text == "moved"
 
 
+def test_smallest_asks_for_more_than_any_shift() -> None:
+    """A shift of 0.2 spreads: moved by more than 0.1, no more than 0.3, and near 0.2 the half of the samples tell."""
+    a, jitter = gaussian(0, 400, 4), 0.01 * gaussian(1, 400, 4)
+    spread = float((a - a.mean(0)).square().sum(1).mean().sqrt())
+    b = a + jitter + torch.tensor([0.2 * spread, 0.0, 0.0, 0.0])
+    report = shift_report(a, b)
+    assert report.spread == pytest.approx(spread, rel=1e-12)
+    assert report.p() == report.held_out.p < 1e-9
+    ps = [report.p(smallest) for smallest in (0.0, 0.1, 0.19, 0.2, 0.3)]
+    assert ps == sorted(ps)
+    assert str(report.verdict(smallest=0.1)) == f"moved by more than 0.1 spreads (p = {ps[1]:.2g})"
+    below = report.verdict(smallest=0.3)
+    assert (below.text, below.p, below.smallest) == ("below the floor", 1.0, 0.3)
+    # The floor of sampling alone is above this distance: without `smallest`, only the held-out bound sees the shift.
+    assert report.em.value < report.floor
+    rounded = shift_report(a, a.half().double())
+    assert rounded.verdict(smallest=0.01).text == "below the floor"
+    scaled = shift_report(a * 2.0**300, b * 2.0**300)
+    assert scaled.p(0.19) == pytest.approx(report.p(0.19), rel=1e-6)
+
+
+def test_smallest_raises_the_floor() -> None:
+    """A distance above what sampling gives that is no larger than what counts is below the floor, and so answered."""
+    a = gaussian(3, 600, 1)
+    report = shift_report(a, a + 0.5)
+    assert report.em.value > report.floor
+    assert report.verdict(smallest=0.6).text == "below the floor"
+    assert not report.verdict(smallest=0.6)
+    assert report.verdict(smallest=0.4)
+
+
+def test_moved_by_more_than_smallest_is_rarely_said_of_what_moved_just_that() -> None:
+    """W1 = 0.5 for a shift by 0.5: false alarms at `smallest` = 0.5 true spreads, over 200 probes."""
+    alarms, d = 0, 3
+    for seed in range(200):
+        a, b = unmoved(seed, n=40, d=d, jitter=0.3)
+        found = floor.held_out(a, b + torch.tensor([0.3, 0.0, 0.4]))
+        alarms += found.p_above(0.5) <= 0.05
+    assert alarms <= 0.05 * 200 + 3 * math.sqrt(200 * 0.05 * 0.95)
+
+
+def test_a_reference_without_spread_makes_any_shift_count() -> None:
+    a = torch.ones(20, 3)
+    assert shift_report(a, a + 1).verdict(smallest=100.0)
+    assert not shift_report(a, a).verdict(smallest=100.0)
+
+
 def test_an_unresolved_verdict_is_no_bool() -> None:
     verdict = Verdict("not resolved", 0.3, 0.05)
     with pytest.raises(InputError, match=r"resolved to be asked for yes or no, got 'not resolved' \(p = 0.3\)"):
@@ -158,6 +205,12 @@ def test_many_distances_are_controlled_together() -> None:
     assert [synthetic(p).verdict().text == "moved" for p in ps] == [True, True, True, True, False]
     assert control([]) == []
     assert verdicts[-1].text == "not resolved"
+    # The spread and the errors of these are 1: with `smallest` every estimate has that much less to show.
+    less = control([synthetic(p) for p in ps], smallest=0.8)
+    alone = [3 * 0.5 * math.erfc((synthetic(p).held_out.potential.value - 0.8) / math.sqrt(2)) for p in ps]
+    by_hand = [min(alone[j] * 5 * harmonic / (j + 1) for j in range(k, 5)) for k in range(5)]
+    assert [v.p for v in less] == pytest.approx([min(1.0, p) for p in by_hand], rel=1e-6)
+    assert {v.smallest for v in less} == {0.8}
     assert control([synthetic(0.9, value=0.1)])[0].text == "below the floor"
 
 
@@ -185,6 +238,8 @@ def test_missing_scipy_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
             "result must come from clouds of equal size",
         ),
         (lambda: control([synthetic(0.5)], rate=2.0), r"rate must lie in \[0, 1\], got 2.0"),
+        (lambda: control([], smallest=-0.1), r"smallest must lie in \[0, inf\], got -0.1"),
+        (lambda: synthetic(0.5).verdict(smallest=math.nan), "smallest must be a finite number, got nan"),
         (lambda: synthetic(0.5).verdict(level=-1.0), r"level must lie in \[0, 1\], got -1.0"),
     ],
 )

@@ -9,7 +9,8 @@ states.
 Gelbrich's sqrt(D^2 + tr(S + S' - 2 (S^(1/2) S' S^(1/2))^(1/2))) is deliberately absent: it bounds W2 from below, and
 W1 neither way.
 
-Bounds that come from a layer's parameters instead of clouds are in `layer_bounds`.
+Bounds that come from a layer's parameters instead of clouds are in `layer_bounds`; `held_out` (of
+`icsbound.measure.floor`) gives lower bounds of W1 between the laws that the clouds were drawn from, in expectation.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from icsbound.measure import cost as costs
 from icsbound.measure.certificate import identity_certificate
 from icsbound.measure.cost import Pair
 from icsbound.measure.emd import emd
+from icsbound.measure.floor import held_out as held_out
 from icsbound.measure.layer_bounds import layer_bound as layer_bound
 from icsbound.measure.line import line
 

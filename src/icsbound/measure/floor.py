@@ -8,9 +8,11 @@ mostly repeats the mean displacement of the inputs.
 
 What decides is a bound that has no such excess. Fit a 1-Lipschitz function f on one half of the inputs and take
 E f(a) - E f(b) on the other: its expectation is at most W1 whatever f is, and 0 if the laws agree. Three functions
-are
-tried: the optimal potential f(x) = min_j (|x - b_j| - v_j), the linear one along the mean shift, and the distance
+are tried: the optimal potential f(x) = min_j (|x - b_j| - v_j), the linear one along the mean shift, and the distance
 from the common mean. The first sees most but needs the most inputs; the others see what layers mostly do in training.
+
+A paired probe resolves shifts far below anything that matters, the rounding of a number format among them. `smallest`
+says what matters, in units of the spread of the first cloud: "moved" is then the claim that W1 exceeds it.
 """
 
 from __future__ import annotations
@@ -40,12 +42,11 @@ class Estimate:
     value: float
     error: float
 
-    @property
-    def tail(self) -> float:
-        """The probability of a value at least this large if the truth were 0, by the normal approximation."""
+    def tail(self, least: float = 0.0) -> float:
+        """The probability of a value at least this large if the truth were `least`, by the normal approximation."""
         if self.error == 0:
-            return 1.0 if self.value <= 0 else 0.0
-        return 0.5 * math.erfc(self.value / self.error / math.sqrt(2))
+            return 1.0 if self.value <= least else 0.0
+        return 0.5 * math.erfc((self.value - least) / self.error / math.sqrt(2))
 
     def __str__(self) -> str:
         return f"{self.value:.4g} ± {self.error:.2g}"
@@ -61,26 +62,32 @@ class HeldOut:
 
     @property
     def p(self) -> float:
-        """One-sided p-value of "the laws agree", Bonferroni's over the three functions."""
-        return min(1.0, 3 * min(self.potential.tail, self.shift.tail, self.norm.tail))
+        """One-sided p-value of "the laws agree"."""
+        return self.p_above(0.0)
+
+    def p_above(self, least: float) -> float:
+        """One-sided p-value of "W1 is at most `least`", Bonferroni's over the three functions."""
+        return min(1.0, 3 * min(estimate.tail(least) for estimate in (self.potential, self.shift, self.norm)))
 
     @property
     def best(self) -> Estimate:
         """The one that is farthest above 0 in units of its error (the largest, if there are no errors)."""
-        return max(self.potential, self.shift, self.norm, key=lambda e: (-e.tail, e.value))
+        return max(self.potential, self.shift, self.norm, key=lambda e: (-e.tail(), e.value))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a distance supports: "moved", "below the floor" (no more than sampling gives), or "not resolved".
+    """What a distance supports: "moved", "below the floor" (no more than sampling gives, or than counts), or "not
+    resolved".
 
     As a bool it is True for "moved" and False for "below the floor"; asking "not resolved" raises InputError, since
     neither answer is supported.
     """
 
     text: Literal["moved", "below the floor", "not resolved"]
-    p: float
+    p: float  # one-sided, of "W1 is at most `smallest`"
     level: float
+    smallest: float = 0.0  # in spreads of the first cloud
 
     def __bool__(self) -> bool:
         if self.text == "not resolved":
@@ -91,7 +98,8 @@ class Verdict:
         return self.text == "moved"
 
     def __str__(self) -> str:
-        return f"{self.text} (p = {self.p:.2g})"
+        more = f" by more than {self.smallest:g} spreads" if self.smallest and self.text == "moved" else ""
+        return f"{self.text}{more} (p = {self.p:.2g})"
 
 
 @dataclass(frozen=True)
@@ -105,9 +113,15 @@ class Shift:
     held_out: HeldOut
     spread: float  # root mean square distance of the rows of the first cloud from their mean
 
-    def verdict(self, level: float = LEVEL) -> Verdict:
-        """Whether the held-out bound exceeds 0 at `level`, and if it does not, whether EM is even above the floor."""
-        return judge(self, self.held_out.p, level)
+    def p(self, smallest: float = 0.0) -> float:
+        """One-sided p-value of "W1 is at most `smallest` spreads of the first cloud"."""
+        return self.held_out.p_above(_check.real("smallest", smallest, 0.0) * self.spread)
+
+    def verdict(self, level: float = LEVEL, smallest: float = 0.0) -> Verdict:
+        """Whether the held-out bound exceeds `smallest` spreads at `level`; if it does not, whether EM is even above
+        the floor and `smallest`.
+        """
+        return judge(self, self.p(smallest), level, smallest)
 
     def __str__(self) -> str:
         em = self.em
@@ -121,12 +135,13 @@ class Shift:
         )
 
 
-def judge(shift: Shift, p: float, level: float) -> Verdict:
-    """The verdict at a p-value, possibly adjusted for many distances."""
+def judge(shift: Shift, p: float, level: float, smallest: float = 0.0) -> Verdict:
+    """The verdict at a p-value, possibly adjusted for many distances. `smallest` raises the floor."""
     _check.real("level", level, 0.0, 1.0)
     if p <= level:
-        return Verdict("moved", p, level)
-    return Verdict("below the floor" if shift.em.value <= shift.floor else "not resolved", p, level)
+        return Verdict("moved", p, level, smallest)
+    below = shift.em.value <= max(shift.floor, smallest * shift.spread)
+    return Verdict("below the floor" if below else "not resolved", p, level, smallest)
 
 
 def standard_error(result: EMDResult) -> float:
@@ -229,13 +244,19 @@ def shift_report(a: Tensor, b: Tensor, seed: int = 0) -> Shift:
     )
 
 
-def control(shifts: Sequence[Shift], rate: float = LEVEL) -> list[Verdict]:
+def control(shifts: Sequence[Shift], rate: float = LEVEL, smallest: float = 0.0) -> list[Verdict]:
     """Verdicts over many layers and steps, with at most a share `rate` of false ones expected among "moved".
+
+    Args:
+        shifts: what `shift_report` gives, for every distance that is judged.
+        rate: the false discovery rate.
+        smallest: what counts as a shift, in units of each first cloud's spread; 0: any.
 
     Benjamini and Yekutieli's procedure (`scipy.stats.false_discovery_control`), which allows for any dependence:
     layers of one network and steps of one training are anything but independent.
     """
     _check.real("rate", rate, 0.0, 1.0)
+    _check.real("smallest", smallest, 0.0)
     if not shifts:
         return []
     try:
@@ -244,8 +265,8 @@ def control(shifts: Sequence[Shift], rate: float = LEVEL) -> list[Verdict]:
         raise InputError(
             "the false discovery rate needs scipy, which is not installed: pip install 'icsbound[report]'"
         ) from None
-    adjusted = false_discovery_control([shift.held_out.p for shift in shifts], method="by")
-    return [judge(shift, float(p), rate) for shift, p in zip(shifts, adjusted, strict=True)]
+    adjusted = false_discovery_control([shift.p(smallest) for shift in shifts], method="by")
+    return [judge(shift, float(p), rate, smallest) for shift, p in zip(shifts, adjusted, strict=True)]
 
 
 def _enough(name: str, cloud: Tensor) -> None:
