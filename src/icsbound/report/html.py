@@ -1,61 +1,81 @@
-"""Sets the page: one self-contained HTML file."""
+"""The page of runs and measurements, from their records."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-from functools import cache
-from importlib import resources
 from pathlib import Path
-from typing import Any
-
-import jinja2
-import vl_convert
-from markupsafe import Markup
 
 from icsbound.report import findings, plots, reproduce, tables
-from icsbound.report.figure import Figure
+from icsbound.report.page import Page, render
 from icsbound.report.runs import Study, load
-from icsbound.report.wording import listed, number
+from icsbound.report.wording import listed
 
+LEAD = (
+    "While a network trains, the outputs of each layer drift, because the layers before it change: this is internal "
+    "covariate shift (ICS). Here it is measured as the exact Earth Mover distance (EM) between a layer's outputs on "
+    "one fixed set of inputs at two steps of training, and set beside what theory allows."
+)
 SECTIONS = {"accuracy": "Accuracy and loss", "shift": "Internal covariate shift", "alpha": "Alpha"}
+SOURCE = "This page was computed from the files records.jsonl alone; icsbound report DIR builds it again."
+TERMS = (
+    (
+        "higher, lower, not resolved",
+        "Higher or lower: the 95 % interval over seeds leaves out “no difference”. Not resolved: it contains it, so "
+        "these runs cannot tell. Each interval stands for itself; of twenty true nulls one is expected to look "
+        "resolved.",
+    ),
+    (
+        "moved, below the floor, not resolved",
+        "Of a distance between two states. Moved: a lower bound of the distance of the laws behind the clouds, fitted "
+        "on other inputs, exceeds 0. Below the floor: it does not, and EM is no larger than between two halves of one "
+        "cloud. It says whether a layer moved, and the spreads say how far.",
+    ),
+    (
+        "scale-free ICS",
+        "EM divided by the spread of the two clouds of outputs. A layer whose outputs are merely larger does not count "
+        "as moving more.",
+    ),
+    (
+        "pooled and sample view",
+        "Pooled: one vector of channel means an image. Sample: the whole output of the layer, flattened.",
+    ),
+    (
+        "bracket",
+        "Bounds that hold for every pair of clouds: EM lies above the shift of the mean and the distance of the norms, "
+        "and below the paired displacement (every input with itself) and the independent coupling.",
+    ),
+    (
+        "certificate",
+        "The dual value of the transport problem: a proof, computed with each distance, that no cheaper matching "
+        "exists.",
+    ),
+    (
+        "alpha, R",
+        "Alpha blends batch normalization (0) with unitization (1), per channel. R is the radius about the bias that a "
+        "layer's outputs cannot leave, whatever its statistics; it is infinite for batch normalization.",
+    ),
+)
 
 
 def build(folder: Path) -> Path:
     """Write `folder/report.html` and `folder/figures/` from the records in `folder`."""
     study = load(folder)
-    figures = plots.all_figures(study)
-    page = render(study, figures)
-    plots.save(figures, folder / "figures")
-    return plots.write(folder / "report.html", page.encode("utf-8"))
-
-
-def render(study: Study, figures: list[Figure]) -> str:
-    """The page as text. Names of layers and arms come from users: the template escapes all of them."""
-    script, library = _file("page.js"), _library()
-    hashes = " ".join(f"'sha256-{_digest(text)}'" for text in (library, script))
-    drawn = {figure.name: plots.packed(figure) for figure in figures}
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["cell"] = cell
-    return environment.from_string(_file("template.html")).render(
+    page = Page(
         heading=heading(study),
+        lead=LEAD,
         facts=facts(study),
         groups=findings.all_groups(study),
-        sections=[(key, title, [f for f in figures if f.section == key]) for key, title in SECTIONS.items()],
+        terms=TERMS,
+        sections=SECTIONS,
+        figures=plots.all_figures(study),
         tables=tables.all_tables(study),
         command=reproduce.command(study.config),
         setting=reproduce.setting(study),
-        config=json.dumps(study.config, indent=2, ensure_ascii=False) if study.config else "",
-        figures={"drawn": drawn, "page": plots.style(plots.PAGE), "paper": plots.style(plots.PAPER)},
-        # The page may run these two scripts and no other, and may ask no server for anything.
-        policy=f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:",
-        css=Markup(_file("page.css")),
-        library=Markup(library),
-        script=Markup(script),
+        source=SOURCE,
+        config=study.config,
     )
+    text = render(page)
+    plots.save(list(page.figures), folder / "figures")
+    return plots.write(folder / "report.html", text.encode("utf-8"))
 
 
 def heading(study: Study) -> str:
@@ -80,29 +100,3 @@ def facts(study: Study) -> list[tuple[str, str]]:
         found.append((f"{study.distances['value'].notna().sum():,}", "exact distances"))
         found.append((f"{study.distances['layer'].nunique():,}", "layers measured"))
     return found
-
-
-def cell(value: Any) -> str:
-    """A cell of a table as text."""
-    if value is None:
-        return "–"
-    if isinstance(value, str):
-        return value
-    return f"{value:,}" if isinstance(value, int) else number(float(value), 4)
-
-
-@cache
-def _library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, from the copy that vl_convert carries."""
-    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=plots.VERSION)
-    if "</script" in script or "<!--" in script:  # it would end the element that holds it
-        raise RuntimeError("the bundle of vega-embed cannot stand inside a script element")
-    return script
-
-
-def _file(name: str) -> str:
-    return resources.files("icsbound.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")

@@ -103,7 +103,12 @@ def averaged(lines: Sequence[Line]) -> list[Line]:
         lambda: defaultdict(dict)
     )
     for line in lines:
-        kind = ("shift" if line.shift != "none" else "", line.perturbation, line.remedy, str(line.eval_batch))
+        kind: tuple[str, ...] = (
+            "shift" if line.shift != "none" else "",
+            line.perturbation,
+            line.remedy,
+            str(line.eval_batch),
+        )
         if line.perturbation.startswith(("prune:", "quantize:")):
             kind = (kind[0], line.perturbation.partition(":")[0], *kind[2:])
         kinds[group_of(line), kind][line.arm, line.seed][case_of(line)] = line

@@ -1,0 +1,92 @@
+"""Sets a page: one self-contained HTML file, whatever it reports."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import jinja2
+import vl_convert
+from markupsafe import Markup
+
+from icsbound.report import plots
+from icsbound.report.figure import Figure
+from icsbound.report.findings import Group
+from icsbound.report.tables import Table
+from icsbound.report.wording import number
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page says, top to bottom. All text is plain: the template escapes it, since names come from users.
+
+    `lead` says in two sentences what is shown, `terms` how to read the findings, `source` how the page is built again.
+    `sections` maps the key of a section of figures to its title; a figure names its section.
+    """
+
+    heading: str
+    lead: str
+    facts: Sequence[tuple[str, str]]
+    groups: Sequence[Group]
+    terms: Sequence[tuple[str, str]]
+    sections: dict[str, str]
+    figures: Sequence[Figure]
+    tables: Sequence[Table]
+    command: str
+    setting: Sequence[tuple[str, str]]
+    source: str
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+def render(page: Page) -> str:
+    """The page as text."""
+    script, library = _file("page.js"), _library()
+    hashes = " ".join(f"'sha256-{_digest(text)}'" for text in (library, script))
+    drawn = {figure.name: plots.packed(figure) for figure in page.figures}
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["cell"] = cell
+    return environment.from_string(_file("template.html")).render(
+        page=page,
+        sections=[(k, title, [f for f in page.figures if f.section == k]) for k, title in page.sections.items()],
+        config=json.dumps(page.config, indent=2, ensure_ascii=False) if page.config else "",
+        figures={"drawn": drawn, "page": plots.style(plots.PAGE), "paper": plots.style(plots.PAPER)},
+        # The page may run these two scripts and no other, and may ask no server for anything.
+        policy=f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:",
+        css=Markup(_file("page.css")),
+        library=Markup(library),
+        script=Markup(script),
+    )
+
+
+def cell(value: Any) -> str:
+    """A cell of a table as text."""
+    if value is None:
+        return "–"
+    if isinstance(value, str):
+        return value
+    return f"{value:,}" if isinstance(value, int) else number(float(value), 4)
+
+
+@cache
+def _library() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, from the copy that vl_convert carries."""
+    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=plots.VERSION)
+    if "</script" in script or "<!--" in script:  # it would end the element that holds it
+        raise RuntimeError("the bundle of vega-embed cannot stand inside a script element")
+    return script
+
+
+def _file(name: str) -> str:
+    return resources.files("icsbound.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
