@@ -36,10 +36,11 @@ class Failed(RuntimeError):
 
 @dataclass(frozen=True)
 class Task:
-    """A run and the folder it is trained in."""
+    """A run and the folder it is trained in; the network is kept every `snapshots` epochs."""
 
     config: TrainConfig
     out: Path
+    snapshots: int | None = None
 
 
 def default_jobs(tasks: Sequence[Task]) -> int:
@@ -95,7 +96,8 @@ def _named(progress: Progress, name: str) -> Progress:
 def _in_turn(tasks: Sequence[Task], progress: Progress, again: str) -> Iterator[Outcome]:
     for index, task in enumerate(tasks):
         try:
-            yield index, loop.train(task.config, task.out, progress=_named(progress, task.out.name))
+            show = _named(progress, task.out.name)
+            yield index, loop.train(task.config, task.out, progress=show, snapshots=task.snapshots)
         except KeyboardInterrupt:
             raise _stopped(signal.SIGINT, again) from None
         except loop.EXPECTED as error:
@@ -132,7 +134,8 @@ class _Worker:
         assert self.process.stdin is not None
         self.task = index
         try:
-            self.process.stdin.write(json.dumps({"config": task.config.to_dict(), "out": str(task.out)}) + "\n")
+            message = {"config": task.config.to_dict(), "out": str(task.out), "snapshots": task.snapshots}
+            self.process.stdin.write(json.dumps(message) + "\n")
             self.process.stdin.flush()
         except BrokenPipeError:
             pass  # it has died, and the end of its output says so

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from icsbound import records
 from icsbound.training import loop, pool
@@ -39,7 +39,7 @@ def main() -> None:
         _serve(json.loads(line), out, ended)
 
 
-def _serve(task: dict[str, object], out: TextIO, ended: threading.Event) -> None:
+def _serve(task: dict[str, Any], out: TextIO, ended: threading.Event) -> None:
     def say(text: str) -> None:
         try:
             out.write(text + "\n")
@@ -56,8 +56,9 @@ def _serve(task: dict[str, object], out: TextIO, ended: threading.Event) -> None
             say(pool.event_line(event))
 
     try:
-        config = TrainConfig.from_dict(task["config"])  # type: ignore[arg-type]
-        result = loop.train(config, Path(str(task["out"])), progress=tell, stop=ended.is_set)
+        config = TrainConfig.from_dict(task["config"])
+        out_folder, snapshots = Path(task["out"]), task["snapshots"]
+        result = loop.train(config, out_folder, progress=tell, stop=ended.is_set, snapshots=snapshots)
         say(json.dumps({"result": json.loads(records.to_line(result))}))
     except KeyboardInterrupt:
         say(json.dumps({"stopped": True}))
