@@ -1,0 +1,117 @@
+"""Trained networks for studies: small ones, trained on the digits by the one loop, or finished runs of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from icsbound._check import InputError
+from icsbound.measure.capture import Settings, snapshot
+from icsbound.measure.collector import Snapshot
+from icsbound.study.setting import Setting
+from icsbound.training import data, loop, pool, recipes, seeds, weights
+from icsbound.training.compare import folder_name
+from icsbound.training.config import MonitorConfig, TrainConfig
+from icsbound.training.evaluate import finished_below
+from icsbound.training.session import load_splits, network, normalization
+
+PROBE = 256
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run: its folder, its config, and the images it is measured on."""
+
+    folder: Path
+    config: TrainConfig
+
+    @property
+    def arm(self) -> str:
+        """What the run is called in a study: its arm, and the factor of alpha's learning rate where it has one."""
+        factor = self.config.recipe.alpha_lr_factor
+        return self.config.arm if factor == 1 else f"{self.config.arm}, alpha's rate × {factor:g}"
+
+    def splits(self) -> data.Splits:
+        return load_splits(self.config)
+
+    def normalize(self) -> data.Normalize:
+        return normalization(self.config, self.splits().train)
+
+    def probe(self, n: int = PROBE) -> data.Dataset:
+        """n held-out images, the same for every run of one seed."""
+        part = self.splits().part(self.config.split)
+        order = torch.randperm(len(part), generator=seeds.generator(self.config.seed, "probe"))
+        return part.take(order[:n])
+
+    def network(self, path: Path | None = None) -> nn.Module:
+        """The network with the weights in `path`, by default the final ones, in evaluation mode."""
+        path = self.folder / "model.safetensors" if path is None else path
+        return weights.fill(self.untrained(), weights.read(path), path)
+
+    def untrained(self) -> nn.Module:
+        """The network as it began, in evaluation mode."""
+        dtype: torch.dtype = getattr(torch, self.config.dtype)
+        return network(self.config, self.splits().train).to(dtype).eval()
+
+    def states(self) -> Iterator[tuple[int, nn.Module]]:
+        """Step and network of every state that is kept: untrained, snapshots, final."""
+        yield 0, self.untrained()
+        result = loop.finished(self.folder)
+        assert result is not None
+        kept = {int(p.stem.split("-")[1]): p for p in (self.folder / "snapshots").glob("step-*.safetensors")}
+        kept.setdefault(result.step, self.folder / "model.safetensors")
+        for step, path in sorted(kept.items()):
+            yield step, self.network(path)
+
+
+def clouds(model: nn.Module, inputs: Tensor, views: Sequence[str], side: str = "outputs") -> Snapshot:
+    """What the normalization layers of `model` put out, or are given, on `inputs`."""
+    dtype = next(model.parameters()).dtype
+    return snapshot(model, inputs.to(dtype), None, views, Settings(side=side))
+
+
+def trained(setting: Setting, wanted: Sequence[str], seed: int) -> list[Trained]:
+    """A run of each arm in `wanted` at `seed`: found among the user's where a folder of such is given, else trained.
+
+    ``ARM*FACTOR`` trains ARM with alpha's learning rate times FACTOR. Of the user's runs the first of each arm and
+    seed counts; an arm that is not among them is left out. Raises InputError where there is none at all.
+    """
+    if setting.runs is not None:
+        return _found(setting.runs, [arm for arm in wanted if "*" not in arm], seed)
+    tasks = []
+    for name in wanted:
+        arm, _, factor = name.partition("*")
+        recipe = recipes.recipe(epochs=6 if setting.full else 3, alpha_lr_factor=float(factor or 1))
+        config = TrainConfig(
+            model="resnet8:width=8",
+            arm=arm,
+            seed=seed,
+            recipe=recipe,
+            threads=1,
+            device="cpu",
+            channels_last=False,
+            monitor=MonitorConfig(probe=64, captures=7, views=("pooled",)),
+        )
+        tasks.append(pool.Task(config, setting.networks / folder_name(f"{name}-seed{seed}"), snapshots=1))
+    waiting = [task for task in tasks if loop.finished(task.out) is None]
+    if waiting:
+        pool.run(waiting, jobs=setting.jobs, progress=setting.progress, again="the same command with --resume")
+    return [Trained(task.out, task.config.resolved()) for task in tasks]
+
+
+def _found(folder: Path, wanted: Sequence[str], seed: int) -> list[Trained]:
+    runs: dict[str, Trained] = {}
+    for path in finished_below(folder):
+        config = TrainConfig.load(path)
+        if config.seed == seed and config.arm in wanted:
+            runs.setdefault(config.arm, Trained(path, config))
+    if not runs:
+        raise InputError(
+            f"runs must hold finished runs of {' or '.join(wanted)} at seed {seed}, in itself or one level below, got "
+            f"none in {str(folder)!r}"
+        )
+    return [runs[arm] for arm in wanted if arm in runs]
