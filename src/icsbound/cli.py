@@ -89,7 +89,7 @@ def _training_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--data-dir", metavar="DIR", help="where the data lie: parquet files, or train/CLASS and val/CLASS"
     )
-    command.add_argument("--model", help=f"one of {', '.join(models.NETWORKS)}, or name:key=value")
+    command.add_argument("--model", help=f"one of {', '.join(models.NETWORKS)}, name:width=W, {models.ELSEWHERE}")
     command.add_argument("--recipe", choices=list(recipes.RECIPES), help="where all other training values come from")
     command.add_argument("--epochs", type=int)
     command.add_argument("--batch-size", type=int)

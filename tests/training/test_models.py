@@ -73,7 +73,12 @@ def test_dropout_stands_between_the_convolutions_of_a_block() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet18", "model must be one of resnet8, resnet20, resnet110, resnet164, got 'resnet18'"),
+        (
+            "resnet9",
+            r"model must be one of resnet8, resnet20, resnet110, resnet164, resnet18, resnet50, resnet101, timm:NAME, "
+            r"torchvision:NAME, pkg.module:factory, got 'resnet9' \(did you mean 'resnet8'\?\)",
+        ),
+        ("resnet18:width=3", "the settings of model 'resnet18' must be none, got 'width'"),
         ("resnet8:depth=3", "a setting of model 'resnet8' must be width, got 'depth'"),
         ("resnet8:width=0", "width must be an integer of at least 1, got 0"),
     ],

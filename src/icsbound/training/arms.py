@@ -84,6 +84,20 @@ class Arm:
         """Whether it is torch's own batch norm."""
         return self.kind is _batch
 
+    @property
+    def group_norm(self) -> bool:
+        """Whether it is torch's own group norm."""
+        return self.kind is _group
+
+    @property
+    def rates(self) -> dict[str, Any]:
+        """`eps` and `momentum` where the arm decides them, and not the network that it is put into."""
+        names = ("eps", "momentum")
+        if self.kind is _published:
+            layer: Any = self.make(1)
+            return {name: getattr(layer, name) for name in names}
+        return {name: self.settings[name] for name in names if name in self.settings}
+
     def make(self, channels: int) -> nn.Module:
         """A fresh layer for `channels` channels."""
         return self.kind(channels, **self.settings)

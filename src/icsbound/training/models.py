@@ -1,11 +1,11 @@
-"""Pre-activation residual networks for small images, with the normalization as an argument.
+"""Networks by name, and the pre-activation residual networks for small images, with the normalization as an argument.
 
 Shapes: images (N, C, H, W); stage s = 0, 1, 2 works with width·2^s channels at H/2^s × W/2^s; logits (N, classes).
 
 The network is the one of He et al., "Identity Mappings in Deep Residual Networks" (ECCV 2016, arXiv 1603.05027): a
 3×3 convolution, three stages of n blocks, a last normalization, the mean over positions and a linear layer. Depth 6n
 + 2 has basic blocks (two 3×3 convolutions), depth 164 = 9·18 + 2 has bottlenecks (1×1, 3×3, 1×1 with fourfold
-output).
+output). Those for ImageNet are in `resnet`, those of other libraries and of the user in `foreign`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from icsbound._check import fail, nearest, positive_int, real
-from icsbound.training import seeds, spec
+from icsbound.training import conversion, foreign, resnet, seeds, spec
+from icsbound.training.arms import Arm
 
 Norm = Callable[[int], nn.Module]
 
 # name -> (blocks a stage, bottleneck)
-NETWORKS = {"resnet8": (1, False), "resnet20": (3, False), "resnet110": (18, False), "resnet164": (18, True)}
+SMALL = {"resnet8": (1, False), "resnet20": (3, False), "resnet110": (18, False), "resnet164": (18, True)}
+NETWORKS = (*SMALL, *resnet.NETWORKS)
+ELSEWHERE = "timm:NAME, torchvision:NAME, pkg.module:factory"
 
 
 class Block(nn.Module):
@@ -116,25 +119,55 @@ def initialize(model: nn.Module, seed: int) -> nn.Module:
     return model
 
 
-def build(name: str, *, classes: int, channels: int, norm: Norm, seed: int = 0, dropout: float = 0.0) -> PreActResNet:
-    """The network called `name`: ``resnet8``, ``resnet20``, ``resnet110``, ``resnet164``, or with ``:width=W`` (16
-    without).
+def build(name: str, *, classes: int, channels: int, norm: Norm, seed: int = 0, dropout: float = 0.0) -> nn.Module:
+    """The network of this project called `name`: one of `NETWORKS`, those for small images also with ``:width=W``.
 
     Two calls that differ in `norm` alone return equal convolutions and linear weights. The global random state is
     left as it was.
     """
     base, settings = spec.split("model", name)
     if base not in NETWORKS:
-        fail("model", "be one of " + ", ".join(NETWORKS), base, nearest(base, NETWORKS))
+        fail("model", "be one of " + ", ".join((*NETWORKS, ELSEWHERE)), base, nearest(base, NETWORKS))
+    real("dropout", dropout, 0.0, 1.0)
     for key in settings:
+        if base not in SMALL:
+            fail(f"the settings of model {base!r}", "be none", key)
         if key != "width":
             fail(f"a setting of model {base!r}", "be width", key)
-    width = positive_int("width", settings.get("width", 16))
-    real("dropout", dropout, 0.0, 1.0)
-    blocks, bottleneck = NETWORKS[base]
+    model: nn.Module
     with torch.random.fork_rng(devices=[]):
-        model = PreActResNet(
-            blocks, width, classes, channels=channels, norm=norm, dropout=dropout, bottleneck=bottleneck
-        )
-    initialize(model, seed)
-    return model
+        if base in SMALL:
+            width = positive_int("width", settings.get("width", 16))
+            blocks, bottleneck = SMALL[base]
+            model = PreActResNet(
+                blocks, width, classes, channels=channels, norm=norm, dropout=dropout, bottleneck=bottleneck
+            )
+        else:
+            stages, bottleneck = resnet.NETWORKS[base]
+            model = resnet.ResNet(stages, classes, channels=channels, norm=norm, dropout=dropout, bottleneck=bottleneck)
+    return initialize(model, seed)
+
+
+def network(
+    name: str,
+    arm: Arm,
+    *,
+    classes: int,
+    channels: int,
+    size: int,
+    seed: int = 0,
+    dropout: float = 0.0,
+    synchronized: bool = False,
+) -> nn.Module:
+    """The network called `name`, of this project or from elsewhere, with the layers of `arm`, untrained.
+
+    It is for (N, channels, size, size) images; all arms of one name and seed begin at the same weights. `synchronized`
+    layers share their batch statistics over all processes.
+    """
+    if foreign.split(name) is None:
+        norm = arm.make_synchronized if synchronized else arm.make
+        return build(name, classes=classes, channels=channels, norm=norm, seed=seed, dropout=dropout)
+    if dropout:
+        fail("dropout", f"be 0 with model {name!r}, whose own settings say where it has some", dropout)
+    model = foreign.build(name, classes=classes, channels=channels, size=size, seed=seed)
+    return conversion.apply(arm, model, synchronized=synchronized)

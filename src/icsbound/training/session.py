@@ -194,12 +194,13 @@ def network(config: TrainConfig, dataset: data.Dataset, *, synchronized: bool = 
     """The untrained network of `config` for the images of `dataset`, its batch statistics `synchronized` over
     processes or not.
     """
-    arm = arms.parse(config.arm)
-    return models.build(
+    return models.network(
         config.model,
+        arms.parse(config.arm),
         classes=dataset.classes,
         channels=dataset.images.shape[1],
-        norm=arm.make_synchronized if synchronized else arm.make,
+        size=dataset.images.shape[-1],
         seed=config.seed,
         dropout=config.dropout,
+        synchronized=synchronized,
     )

@@ -26,7 +26,7 @@ from icsbound._check import InputError, fail, one_of, positive_int, real
 from icsbound.measure import laws, views
 from icsbound.measure.capture import Probe, Settings, snapshot
 from icsbound.measure.collector import Snapshot
-from icsbound.training import arms, data, loop, models, seeds, spec, weights
+from icsbound.training import arms, data, foreign, loop, models, seeds, spec, weights
 from icsbound.training.config import TrainConfig
 from icsbound.training.corruptions import corrupt
 from icsbound.training.session import load_splits, network, normalization
@@ -177,7 +177,7 @@ class States:
             model = network(own, load_splits(own).train).to(getattr(torch, own.dtype))
         elif config.model is None:
             fail("model", "be given for files of weights, as pkg.module:factory or as in a training", None)
-        elif weights.is_import(config.model):
+        elif weights.is_import(config.model) and config.model.partition(":")[0] not in foreign.LIBRARIES:
             made = weights.imported("model", config.model)()
             if not isinstance(made, nn.Module):
                 fail("model", "be a function that returns a torch.nn.Module", made)
@@ -187,8 +187,9 @@ class States:
             if weights.is_import(config.data):
                 fail("model", "be pkg.module:factory where the data are a function's", config.model)
             train = _load(config.data, self.home, config).train
-            channels, norm = train.images.shape[1], arms.parse(config.arm).make
-            model = models.build(config.model, classes=train.classes, channels=channels, norm=norm)
+            _, channels, _, size = train.images.shape
+            arm = arms.parse(config.arm)
+            model = models.network(config.model, arm, classes=train.classes, channels=channels, size=size)
         if state.path is not None:
             model = weights.fill(model, weights.read(state.path), state.path)
         return model.to(config.device).eval()
