@@ -1,8 +1,9 @@
 """Autograd and dispatch: which implementation runs, and how its gradients reach autograd.
 
 * eager, first order: the closed form, by the backend for the input's device and dtype (`kernels`);
-* under `torch.compile`, `torch.func` transforms or forward-mode differentiation: the composite of `reference`, which
-  they differentiate themselves;
+* under `torch.compile` and `torch.export`: the same, as an operator that they keep whole (`operators`), where the
+  native kernels handle the device; elsewhere the composite of `reference`, which the compiler fuses;
+* under `torch.func` transforms or forward-mode differentiation: the composite, which they differentiate themselves;
 * a backward that is itself differentiated (double backward): recomputed through the composite, so it is right.
 """
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from icsbound import _native
-from icsbound.norm import coefficients, interpolation, reference
+from icsbound.norm import coefficients, operators, reference
 from icsbound.norm.kernels import aten, cpu
 from icsbound.norm.kernels.running import Running
 from icsbound.norm.settings import Settings
@@ -38,9 +39,15 @@ def unitize(
         stored: the statistics to normalize with; None takes those of the batch.
         running: in training, running statistics to move in place.
     """
-    if not composite_needed() and cpu.usable(x) and not torch._C._len_torch_dispatch_stack():
+    if torch.compiler.is_compiling():
+        compiled = operators.unitize if _kept_whole(x) else _by_composite
+        y, statistics = compiled(x, weight, bias, alpha, stored, settings)
+    elif transformed():
+        y, statistics = _by_composite(x, weight, bias, alpha, stored, settings)
+    elif cpu.usable(x) and not torch._C._len_torch_dispatch_stack():
         return _by_native_kernels(x, weight, bias, alpha, stored, settings, running)
-    y, statistics = _by_torch(x, weight, bias, alpha, stored, settings)
+    else:
+        y, statistics = _by_aten(x, weight, bias, alpha, stored, settings)
     if running is not None and statistics is not None:
         running.move(statistics)
     return y, statistics
@@ -78,7 +85,7 @@ def _by_native_kernels(
     return y, None if stored is not None else statistics
 
 
-def _by_torch(
+def _by_aten(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -86,32 +93,30 @@ def _by_torch(
     stored: aten.Statistics | None,
     settings: Settings,
 ) -> tuple[Tensor, aten.Statistics | None]:
-    if composite_needed():
-        y = reference.unitize(x, weight, bias, alpha, stored, settings)
-        return y, None if stored is not None else _batch_statistics(x.detach(), settings)
     y, mean, var = _Unitize.apply(x, weight, bias, alpha, stored, settings)  # type: ignore[no-untyped-call]  # torch's
     return y, None if stored is not None else aten.Statistics(mean, var)
 
 
-def composite_needed() -> bool:
-    """Whether a tracer or transform is at work that has to see plain torch operations."""
-    return (
-        torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    )
+def _by_composite(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    alpha: Tensor,
+    stored: aten.Statistics | None,
+    settings: Settings,
+) -> tuple[Tensor, aten.Statistics | None]:
+    y = reference.unitize(x, weight, bias, alpha, stored, settings)
+    return y, None if stored is not None else aten.Statistics(*reference.statistics_of(x.detach(), settings))
 
 
-def _batch_statistics(x: Tensor, settings: Settings) -> aten.Statistics:
-    x_NCL = x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
-    return aten.Statistics(*reference.batch_statistics(x_NCL.to(aten.inner_dtype(x)), settings))
+def transformed() -> bool:
+    """Whether `torch.func` transforms or forward-mode differentiation are at work."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
-def parameters_of(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: Tensor, s: Settings) -> aten.Parameters:
-    """γ, β and α as the kernels take them."""
-    inner = aten.inner_dtype(x)
-    alpha_C = interpolation.clamped(alpha.to(inner), s.alpha_range)
-    weight_C = torch.ones_like(alpha_C) if weight is None else weight.to(inner)
-    bias_C = torch.zeros_like(alpha_C) if bias is None else bias.to(inner)
-    return aten.Parameters(weight_C, bias_C, alpha_C)
+def _kept_whole(x: Tensor) -> bool:
+    """Whether a compiled or exported program holds the layer as one operator for an input like `x`."""
+    return x.is_cpu and x.dtype in cpu.DTYPES and not transformed() and not torch.onnx.is_in_onnx_export()
 
 
 class _Native(torch.autograd.Function):
@@ -139,7 +144,7 @@ class _Native(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, alpha, mean, var, saved = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: this backward will be differentiated
-            return *_differentiable_backward(ctx, dy, x, weight, bias, alpha, mean, var), None, None
+            return *_differentiable(ctx, dy, x, weight, bias, alpha, mean, var), None, None, None, None
         dx, dweight, dbias, dalpha = cpu.backward(
             dy,
             x,
@@ -182,7 +187,7 @@ class _Unitize(torch.autograd.Function):
         stored: aten.Statistics | None,
         settings: Settings,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        y, statistics, saved = aten.forward(x, parameters_of(x, weight, bias, alpha, settings), stored, settings)
+        y, statistics, saved = aten.forward(x, aten.parameters(x, weight, bias, alpha, settings), stored, settings)
         by_row, by_position = saved.by_row or (), saved.by_position or ()
         stored_ = stored or (None, None)
         ctx.save_for_backward(x, weight, bias, alpha, *stored_, saved.pivot_C, *by_row, *by_position)
@@ -195,13 +200,13 @@ class _Unitize(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, alpha, mean, var, pivot_C, *rest = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: this backward will be differentiated
-            return _differentiable_backward(ctx, dy, x, weight, bias, alpha, mean, var)
+            return *_differentiable(ctx, dy, x, weight, bias, alpha, mean, var), None, None
         saved = aten.Saved(
             pivot_C,
             coefficients.Forward(*rest) if ctx.rows else None,
             None if ctx.rows else tuple(rest),
         )
-        parameters = parameters_of(x, weight, bias, alpha, ctx.settings)
+        parameters = aten.parameters(x, weight, bias, alpha, ctx.settings)
         dx, dweight, dbias, dalpha = aten.backward(dy, x, parameters, saved, ctx.training, ctx.settings)
         return (
             dx,
@@ -213,22 +218,8 @@ class _Unitize(torch.autograd.Function):
         )
 
 
-def _differentiable_backward(
+def _differentiable(
     ctx: Any, dy: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: Tensor, mean: Any, var: Any
 ) -> tuple[Tensor | None, ...]:
-    """The gradients by autograd through the composite, itself differentiable."""
     stored = None if ctx.training else aten.Statistics(mean, var)
-
-    def own(t: Tensor | None, needed: bool) -> Tensor | None:
-        # A view of its own, so that the gradient is taken at this node and not further up the graph.
-        return t.view_as(t) if t is not None and needed else t
-
-    needed = ctx.needs_input_grad[:4]
-    x_, weight_, bias_, alpha_ = map(own, (x, weight, bias, alpha), needed)
-    assert x_ is not None
-    assert alpha_ is not None
-    y = reference.unitize(x_, weight_, bias_, alpha_, stored, ctx.settings)
-    wanted = [n and t is not None for t, n in zip((x_, weight_, bias_, alpha_), needed, strict=True)]
-    leaves = [t for t, w in zip((x_, weight_, bias_, alpha_), wanted, strict=True) if w and t is not None]
-    grads = iter(torch.autograd.grad(y, leaves, dy, create_graph=True, materialize_grads=True))
-    return (*(next(grads) if w else None for w in wanted), None, None)
+    return reference.gradients(dy, x, weight, bias, alpha, stored, ctx.settings, ctx.needs_input_grad[:4])

@@ -7,6 +7,8 @@ depend on it, and where mean ≫ std no digit is lost.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -74,3 +76,34 @@ def unitize(
     if settings.activation == "relu":
         y = torch.relu(y)
     return y.to(kept).reshape(x.shape)
+
+
+def statistics_of(x: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+    """`batch_statistics` of (N, C, *), taken in float32 at least."""
+    inner = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
+    x_NCL = x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
+    return batch_statistics(x_NCL.to(inner), settings)
+
+
+def gradients(
+    dy: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    alpha: Tensor,
+    statistics: tuple[Tensor, Tensor] | None,
+    settings: Settings,
+    needed: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Gradients of x, γ, β and α, None where not `needed`, that can be differentiated themselves."""
+
+    def own(t: Tensor | None, wanted: bool) -> Tensor | None:
+        # A view of its own, so that the gradient is taken at this node and not further up the graph.
+        return t.view_as(t) if t is not None and wanted else t
+
+    inputs = tuple(map(own, (x, weight, bias, alpha), needed))
+    y = unitize(*inputs, statistics, settings)  # type: ignore[arg-type]  # x and alpha are never None
+    wanted = [n and t is not None for t, n in zip(inputs, needed, strict=True)]
+    leaves = [t for t, w in zip(inputs, wanted, strict=True) if w and t is not None]
+    grads = iter(torch.autograd.grad(y, leaves, dy, create_graph=True, materialize_grads=True))
+    return tuple(next(grads) if w else None for w in wanted)

@@ -83,7 +83,7 @@ def unitize(
 
     Its backward cannot be differentiated again, and no forward-mode rule or `torch.func` transform exists; each raises.
     """
-    if ops.composite_needed():
+    if ops.transformed():
         raise InputError(
             "process_group must be None under torch.func transforms and forward-mode differentiation: "
             "synchronized statistics support neither"
@@ -143,7 +143,7 @@ class _Synchronized(torch.autograd.Function):
         settings: Settings,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         exchange = _Exchange(group, math.prod(x.shape[2:]), settings.scope)
-        parameters = ops.parameters_of(x, weight, bias, alpha, settings)
+        parameters = aten.parameters(x, weight, bias, alpha, settings)
         y, (mean, var), saved = aten.forward(x, parameters, None, settings, exchange)
         by_row, by_position = saved.by_row or (), saved.by_position or ()
         ctx.save_for_backward(x, weight, bias, alpha, saved.pivot_C, *by_row, *by_position)
@@ -158,7 +158,7 @@ class _Synchronized(torch.autograd.Function):
         saved = aten.Saved(
             pivot_C, coefficients.Forward(*rest) if ctx.rows else None, None if ctx.rows else tuple(rest)
         )
-        parameters = ops.parameters_of(x, weight, bias, alpha, ctx.settings)
+        parameters = aten.parameters(x, weight, bias, alpha, ctx.settings)
         dx, dweight, dbias, dalpha = aten.backward(dy, x, parameters, saved, True, ctx.settings, ctx.exchange)
         return (
             dx,

@@ -45,6 +45,15 @@ def inner_dtype(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+def parameters(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: Tensor, s: Settings) -> Parameters:
+    """γ, β and α as `forward` and `backward` take them."""
+    inner = inner_dtype(x)
+    alpha_C = interpolation.clamped(alpha.to(inner), s.alpha_range)
+    weight_C = torch.ones_like(alpha_C) if weight is None else weight.to(inner)
+    bias_C = torch.zeros_like(alpha_C) if bias is None else bias.to(inner)
+    return Parameters(weight_C, bias_C, alpha_C)
+
+
 def _rows(values: Tensor, like: Tensor) -> Tensor:
     """(C,) or (N, C) as it broadcasts over (N, C, *)."""
     return values.reshape((-1 if values.ndim == 2 else 1, values.shape[-1]) + (1,) * (like.ndim - 2))

@@ -85,10 +85,17 @@ def usable(x: Tensor) -> bool:
 def layout(x: Tensor) -> int | None:
     """ROWS for (N, C, L) in memory, PIXELS for (N, L, C), which is also dense input; None for anything else."""
     if x.is_contiguous():
-        return PIXELS if x.ndim == 2 or x.shape[2:].numel() == 1 else ROWS
-    if x.ndim == 4:
-        return PIXELS if x.is_contiguous(memory_format=torch.channels_last) else None
-    return PIXELS if x.movedim(1, -1).is_contiguous() else None
+        return PIXELS if x.numel() == x.shape[0] * x.shape[1] else ROWS
+    return PIXELS if _channels_last(x) else None
+
+
+def readable(x: Tensor) -> bool:
+    """Whether the kernels read `x` where it lies; other strides are made contiguous first."""
+    return x.is_contiguous() or _channels_last(x)
+
+
+def _channels_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x.movedim(1, -1).is_contiguous()
 
 
 @functools.lru_cache(maxsize=512)
@@ -110,9 +117,14 @@ def _address(values: Tensor | None) -> int | None:
     return None if values is None else values.data_ptr()
 
 
-def _sizes(N: int, C: int, L: int, settings: Settings) -> tuple[int, int]:
+def by_pixel(settings: Settings, positions: int) -> bool:
+    """Whether every pixel has a map of its own; a sample without positions is one pixel."""
+    return settings.scope == "position" or (settings.scope == "sample" and positions == 1)
+
+
+def sizes(N: int, C: int, L: int, settings: Settings) -> tuple[int, int]:
     """How many numbers forward saves, and backward works with; see Saved and Work in src/native."""
-    if settings.scope == "position" or (settings.scope == "sample" and L == 1):
+    if by_pixel(settings, L):
         return 6 * C + N * L, 9 * C + N * L
     return 6 * C + N + 3 * N * C, 9 * C + N + 2 * N * C
 
@@ -132,13 +144,13 @@ def forward(
     calls = _calls()
     assert calls is not None
     inner = inner_dtype(x)
-    x, where = _arranged(x)
+    x, where = arranged(x)
     N, C = x.shape[:2]
     L = x.numel() // (N * C)
     codes, numbers = _constants(settings, N, C, L, stored is None)
     weight, bias, alpha = (None if p is None else _inner(p, inner) for p in parameters)
     y = torch.empty_like(x)
-    saved = torch.empty(_sizes(N, C, L, settings)[0], dtype=inner)
+    saved = torch.empty(sizes(N, C, L, settings)[0], dtype=inner)
     mean, var = (torch.empty(C, dtype=inner) if s is None else _inner(s, inner) for s in stored or (None, None))
     in_place = running is not None and _moved_natively(running, inner)
     momentum, bessel, running_mean, running_var = _fields(running if in_place else None)
@@ -170,7 +182,7 @@ def backward(
     calls = _calls()
     assert calls is not None
     inner = saved.dtype
-    x, where = _arranged(x)
+    x, where = arranged(x)
     if layout(dy) != where:
         dy = torch.empty_like(x).copy_(dy)
     N, C = x.shape[:2]
@@ -178,7 +190,7 @@ def backward(
     codes, numbers = _constants(settings, N, C, L, training)
     weight = None if parameters.weight_C is None else _inner(parameters.weight_C, inner)
     dx = torch.empty_like(x) if want_dx else None
-    work = torch.empty(_sizes(N, C, L, settings)[1], dtype=inner)
+    work = torch.empty(sizes(N, C, L, settings)[1], dtype=inner)
     dweight, dbias, dalpha = (torch.empty(C, dtype=inner) for _ in range(3))
     calls[1](
         Problem(
@@ -191,7 +203,7 @@ def backward(
     return dx, dweight, dbias, dalpha
 
 
-def _arranged(x: Tensor) -> tuple[Tensor, int]:
+def arranged(x: Tensor) -> tuple[Tensor, int]:
     """`x` in a layout that the kernels read, and which one."""
     where = layout(x)
     if where is not None:
