@@ -14,7 +14,7 @@ INPUTS := pyproject.toml constraints.txt setup.py src/icsbound/_version.py $(wil
 # One thread a process, and threads that sleep while they wait: tests run side by side.
 QUIET := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: demo test test-page test-full lint bench-layer bench-emd bench-train clean
+.PHONY: demo test test-page test-full lint bench-layer bench-emd bench-train docs clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/icsbound compare --out runs/demo --force
@@ -35,6 +35,10 @@ test-page: $(VENV)/test.stamp
 # Longer evidence.
 test-full: $(VENV)/test.stamp
 	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m "not page"
+
+# The documentation as a site in build/site, a warning being an error.
+docs: $(VENV)/docs.stamp
+	$(BIN)/zensical build --strict
 
 # Speed, as ratios measured side by side. Nothing else may run on the cores meanwhile. DATA_DIR: parquet files of CIFAR-10.
 bench-layer: $(VENV)/test.stamp
@@ -59,6 +63,10 @@ $(VENV)/demo.stamp: $(VENV)/torch.stamp $(INPUTS)
 
 $(VENV)/test.stamp: $(VENV)/torch.stamp $(INPUTS)
 	$(PIP) --editable '.[test]'
+	touch $@
+
+$(VENV)/docs.stamp: $(VENV)/test.stamp
+	$(PIP) --editable '.[docs]'
 	touch $@
 
 # The peers of the assignment solver.

@@ -192,11 +192,9 @@ class UnitizedBatchNorm1d(UnitizedBatchNorm):
 
 
 class UnitizedBatchNorm2d(UnitizedBatchNorm):
-    r"""Batch normalization that rescales each sample's normalized output towards norm κ, for (N, C, H, W) input.
+    """Batch normalization that rescales each sample's normalized output towards norm κ, for (N, C, H, W) input.
 
-    .. math::
-        u = \frac{x - \mathrm{mean}}{\sqrt{\mathrm{var} + \mathrm{eps}}}, \qquad n = \frac{|u|}{\kappa}, \qquad
-        \nu = \sqrt{n^2 + \mathrm{norm\_eps}}, \qquad y = \gamma \, k(\nu, \alpha) \, u + \beta
+        u = (x - mean) / √(var + eps),   n = |u| / κ,   ν = √(n² + norm_eps),   y = γ k(ν, α) u + β
 
     with k = 1 / (α ν + 1 - α) (harmonic), α / ν + 1 - α (arithmetic) or ν^(-α) (geometric), γ, β and α per channel. At
     α = 0 it is `nn.BatchNorm2d` exactly; at α = 1 every sample leaves with norm κ (before γ and β). With the harmonic

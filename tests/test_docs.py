@@ -1,0 +1,51 @@
+"""Every snippet of the README and of the documentation's pages does what it says."""
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from icsbound import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SNIPPETS = [
+    (page.relative_to(ROOT).as_posix(), language, code)
+    for page in PAGES
+    for language, code in re.findall(
+        r"^```(\w+)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+]
+PYTHON = [(page, code) for page, language, code in SNIPPETS if language == "python"]
+COMMANDS = [
+    shlex.split(line, comments=True)
+    for _, language, code in SNIPPETS
+    if language == "sh"
+    for line in code.splitlines()
+    if line.strip()
+]
+
+
+@pytest.mark.parametrize(("page", "code"), PYTHON, ids=[page for page, _ in PYTHON])
+def test_python_runs(page: str, code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(code, page, "exec"), {})
+    assert capsys.readouterr().out, "a snippet shows something"
+
+
+def test_there_are_snippets() -> None:
+    assert len(PYTHON) >= 6
+    assert len(COMMANDS) >= 6
+    assert {language for _, language, _ in SNIPPETS} <= {"python", "sh"}, "only these are checked here"
+
+
+@pytest.mark.parametrize("words", [c for c in COMMANDS if c[0] == "icsbound"], ids=" ".join)
+def test_commands_are_understood(words: list[str]) -> None:
+    assert isinstance(cli.parser().parse_args(words[1:]), argparse.Namespace)
+
+
+@pytest.mark.parametrize("words", [c for c in COMMANDS if c[0] == "make"], ids=" ".join)
+def test_make_targets_exist(words: list[str]) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE)
