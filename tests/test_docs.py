@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from icsbound import cli
+from icsbound import __version__, cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -49,3 +49,7 @@ def test_commands_are_understood(words: list[str]) -> None:
 def test_make_targets_exist(words: list[str]) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE)
+
+
+def test_the_citation_names_this_version() -> None:
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
