@@ -104,7 +104,8 @@ def flipping(d: int, n: int = 100, large: int = 4) -> tuple[Tensor, Tensor]:
 def sphere(n: int, d: int, generator: torch.Generator) -> Tensor:
     """n rows of norm sqrt(d), uniform on the sphere."""
     z = torch.randn(n, d, generator=generator, dtype=torch.float64)
-    return math.sqrt(d) * z / torch.linalg.vector_norm(z, dim=1, keepdim=True)
+    rows: Tensor = math.sqrt(d) * z / torch.linalg.vector_norm(z, dim=1, keepdim=True)
+    return rows
 
 
 def _shuffled(column: Tensor, d: int, generator: torch.Generator) -> Tensor:

@@ -68,10 +68,12 @@ class Trained:
             yield step, self.network(path)
 
 
-def clouds(model: nn.Module, inputs: Tensor, views: Sequence[str], side: str = "outputs") -> Snapshot:
-    """What the normalization layers of `model` put out, or are given, on `inputs`."""
+def clouds(
+    model: nn.Module, inputs: Tensor, views: Sequence[str], side: str = "outputs", law: str = "eval"
+) -> Snapshot:
+    """What the normalization layers of `model` put out, or are given, on `inputs`; one batch under law "train"."""
     dtype = next(model.parameters()).dtype
-    return snapshot(model, inputs.to(dtype), None, views, Settings(side=side))
+    return snapshot(model, inputs.to(dtype), None, views, Settings(side=side, law=law, batch_size=len(inputs)))
 
 
 def trained(setting: Setting, wanted: Sequence[str], seed: int) -> list[Trained]:
