@@ -1,21 +1,16 @@
-"""The closed form against autograd through the definition, in every setting; higher orders, transforms, compilation."""
-
-import copy
+"""The closed form against autograd through the definition, in every setting; higher orders, transforms."""
 
 import pytest
 import torch
 from problems import INTERPOLATIONS, SCOPES, assert_near, composite, problem, problems_of
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
-from icsbound.norm import UnitizedBatchNorm2d, interpolation, ops, reference
+from icsbound.norm import interpolation, ops, reference
 from icsbound.norm.kernels import aten
 from icsbound.norm.settings import Settings
 
-# Deprecations inside torch, met on its own paths for forward mode and for compiled autograd functions.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning"),
-]
+# A deprecation inside torch, met on its own path for forward mode.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 EVERY_FORM = pytest.mark.parametrize("form", INTERPOLATIONS)
 EVERY_SCOPE = pytest.mark.parametrize("scope", SCOPES)
@@ -193,35 +188,6 @@ def test_double_backward_through_a_graph_above_the_layer(scope, training):
         grads.append(torch.autograd.grad(sum(g.square().sum() for g in first), p.leaves))
     for found, wanted in zip(*grads, strict=True):
         assert_near(found, wanted, 1e-9)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"interpolation": "harmonic", "scope": "sample", "activation": "relu"},
-        {"interpolation": "geometric", "scope": "position", "shrink_only": True},
-        {"interpolation": "arithmetic", "scope": "batch", "variance": "published", "debias": True, "alpha_range": None},
-    ],
-    ids=lambda s: s["interpolation"] + "-" + s.get("scope", "sample"),
-)
-def test_compiled_whole_without_recompiling(settings):
-    torch._dynamo.reset()
-    layer = UnitizedBatchNorm2d(3, **settings).double()
-    plain = copy.deepcopy(layer)
-    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
-    # Every size differs from every other, and from the second call's: equal ones are compiled as one symbol.
-    for first, shape in ((True, (4, 3, 5, 6)), (False, (7, 3, 8, 9))):
-        x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
-        with torch._dynamo.config.patch(error_on_recompile=not first):
-            y = compiled(x)
-        wanted = plain(x)
-        assert_near(y, wanted)
-        found = torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])
-        right = torch.autograd.grad(wanted.square().sum(), [x, *plain.parameters()])
-        for a, b in zip(found, right, strict=True):
-            assert_near(a, b)
-    for found, right in zip(layer.buffers(), plain.buffers(), strict=True):
-        assert_near(found.double(), right.double())
 
 
 @EVERY_FORM

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from icsbound._check import InputError
 from icsbound.norm import coefficients, interpolation, reference
 from icsbound.norm.kernels import aten, cpu
 from icsbound.norm.settings import Settings
@@ -28,7 +29,7 @@ _SETTINGS = (
 )
 _LAYER = "Tensor? weight, Tensor? bias, Tensor alpha"
 
-_library = torch.library.Library("icsbound", "FRAGMENT")
+_library: Any = torch.library.Library("icsbound", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch's
 _library.define(
     f"unitize(Tensor x, {_LAYER}, Tensor? mean, Tensor? var, {_SETTINGS}) "
     "-> (Tensor y, Tensor mean, Tensor var, Tensor saved)",
@@ -105,16 +106,18 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     settings = _settings(*s)
     stored = None if mean is None or var is None else aten.Statistics(mean, var)
+    if stored is None and x.numel() <= x.shape[1]:  # a program compiled or exported for many sizes did not ask
+        raise InputError(f"x must hold more than one value per channel in training, got shape {tuple(x.shape)}")
     if cpu.usable(x):
         y, statistics, saved = cpu.forward(x, cpu.Parameters(weight, bias, alpha), stored, settings)
-        N, C, *axes = x.shape
-        if stored is not None and not cpu.by_pixel(settings, math.prod(axes)):
-            saved[6 * C + N :][: 2 * N * C] = 0.0  # not written, as only training needs it; a function has one result
     else:
         y, statistics, saved = _forward_by_aten(x, weight, bias, alpha, stored, settings)
-    if stored is not None:  # an operator returns none of its arguments
-        return y, saved.new_empty(0), saved.new_empty(0), saved
-    return y, *statistics, saved
+    if stored is None:
+        return y, *statistics, saved
+    N, C, *axes = x.shape
+    if not cpu.by_pixel(settings, math.prod(axes)):
+        saved[6 * C + N :][: 2 * N * C] = 0.0  # only training needs them; what was not written must not be returned
+    return y, saved.new_empty(0), saved.new_empty(0), saved  # an operator returns none of its arguments
 
 
 def _backward(
@@ -275,8 +278,8 @@ def _decomposed(
     return y, *reference.statistics_of(x, settings), others[2]
 
 
-_library.impl("unitize", _forward, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]  # torch's
-_library.impl("unitize_backward", _backward, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]  # torch's
+_library.impl("unitize", _forward, "CompositeExplicitAutograd")
+_library.impl("unitize_backward", _backward, "CompositeExplicitAutograd")
 torch.library.register_fake(_forward_op, _forward_of_fakes, lib=_library)
 torch.library.register_fake(_backward_op, _backward_of_fakes, lib=_library)
 torch.library.register_autograd(_forward_op, _gradients, setup_context=_setup_context, lib=_library)

@@ -8,6 +8,7 @@ depend on it, and where mean ≫ std no digit is lost.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -101,9 +102,10 @@ def gradients(
         # A view of its own, so that the gradient is taken at this node and not further up the graph.
         return t.view_as(t) if t is not None and wanted else t
 
-    inputs = tuple(map(own, (x, weight, bias, alpha), needed))
-    y = unitize(*inputs, statistics, settings)  # type: ignore[arg-type]  # x and alpha are never None
+    inputs: list[Any] = [own(t, wanted) for t, wanted in zip((x, weight, bias, alpha), needed, strict=True)]
+    x_, weight_, bias_, alpha_ = inputs
+    y = unitize(x_, weight_, bias_, alpha_, statistics, settings)
     wanted = [n and t is not None for t, n in zip(inputs, needed, strict=True)]
-    leaves = [t for t, w in zip(inputs, wanted, strict=True) if w and t is not None]
+    leaves = [t for t, w in zip(inputs, wanted, strict=True) if w]
     grads = iter(torch.autograd.grad(y, leaves, dy, create_graph=True, materialize_grads=True))
     return tuple(next(grads) if w else None for w in wanted)
