@@ -2,9 +2,9 @@
 
 Unitizing x returns its direction: one number a sample, its norm, is gone at α = 1, and none below, where the norm of
 the output is an increasing function of it. Of raw outputs with large means the direction is nearly the same for all
-samples, and what tells them apart is small beside it; batch norm takes the means away first. Two readers judge: a linear
-probe for the class (ridge regression, one penalty relative to the mean square of its inputs, so that small differences
-count little), and the norm, recovered by the inverse of the layer and by a linear probe.
+samples, and what tells them apart is small beside it; batch norm takes the means away first. Two readers judge: a
+linear probe for the class (ridge regression, one penalty relative to the mean square of its inputs, so that small
+differences count little), and the norm, recovered by the inverse of the layer and by a linear probe.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from icsbound.measure.capture import capture
 from icsbound.records import PointRecord
-from icsbound.study.networks import Trained, trained
+from icsbound.study.networks import Trained, decoded, trained
 from icsbound.study.setting import Panel, Setting
 from icsbound.study.unitization import layer, through
 from icsbound.training import seeds
@@ -51,13 +51,13 @@ def points(seed: int, setting: Setting) -> Iterator[PointRecord]:
 
 def _features(run: Trained) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor]:
     """What the normalization layers are given, flattened, on training and held-out images, with both labels."""
-    splits, normalize, model = run.splits(), run.normalize(), run.network()
-    order = torch.randperm(len(splits.train), generator=seeds.generator(run.config.seed, "probe fit"))
-    fit, test = splits.train.take(order[:FIT]), run.probe(FIT)
+    train, normalize, model = run.splits().train, run.normalize(), run.network()
+    order = torch.randperm(len(train), generator=seeds.generator(run.config.seed, "probe fit"))
+    parts = decoded(train.take(order[:FIT])), decoded(run.probe(FIT))
     dtype = next(model.parameters()).dtype
-    found = [capture(model, normalize(part.images, dtype), side="inputs", view="sample") for part in (fit, test)]
+    found = [capture(model, normalize(images, dtype), side="inputs", view="sample") for images, _ in parts]
     doubles = [{name: cloud.double() for name, cloud in one.items()} for one in found]
-    return doubles[0], doubles[1], fit.labels, test.labels
+    return doubles[0], doubles[1], parts[0][1], parts[1][1]
 
 
 def standardized(fit: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:

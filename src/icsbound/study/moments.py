@@ -82,11 +82,11 @@ def matched(a: Tensor, b: Tensor) -> Tensor:
 
 def _training(run: Trained, seed: int) -> Iterator[PointRecord]:
     """What survives in each layer, over all pairs of states, and what each cheap bound sees."""
-    inputs = run.normalize()(run.probe().images)
+    inputs = run.inputs()
     states = [clouds(network, inputs, ("pooled",), law="train").clouds for _, network in run.states()]
     pairs = list(itertools.combinations(states, 2))
     for depth, key in enumerate(states[0]):
-        shares, seen = [], {name: 0.0 for name in LOWER}
+        shares, seen = [], dict.fromkeys(LOWER, 0.0)
         for one, other in pairs:
             a, b = one[key].double(), other[key].double()
             whole = emd(a, b).value

@@ -47,6 +47,10 @@ class Trained:
         order = torch.randperm(len(part), generator=seeds.generator(self.config.seed, "probe"))
         return part.take(order[:n])
 
+    def inputs(self, n: int = PROBE) -> Tensor:
+        """The probe as the network takes it."""
+        return self.normalize()(decoded(self.probe(n))[0])
+
     def network(self, path: Path | None = None) -> nn.Module:
         """The network with the weights in `path`, by default the final ones, in evaluation mode."""
         path = self.folder / "model.safetensors" if path is None else path
@@ -66,6 +70,12 @@ class Trained:
         kept.setdefault(result.step, self.folder / "model.safetensors")
         for step, path in sorted(kept.items()):
             yield step, self.network(path)
+
+
+def decoded(part: data.Dataset) -> tuple[Tensor, Tensor]:
+    """All images of `part`, which may lie in files, and their labels."""
+    images, labels = zip(*part.portions(250), strict=True)
+    return torch.cat(images), torch.cat(labels)
 
 
 def clouds(

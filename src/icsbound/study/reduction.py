@@ -40,8 +40,8 @@ def points(seed: int, setting: Setting) -> Iterator[PointRecord]:
 
 
 def _training(run: Trained, seed: int) -> Iterator[PointRecord]:
-    """Ratios of every layer, as geometric means over all pairs of states, and the share of pairs that it exceeds 1 in."""
-    inputs = run.normalize()(run.probe().images)
+    """Ratios of every layer, as geometric means over all pairs of states, and the share of pairs where it exceeds 1."""
+    inputs = run.inputs()
     given, made = [], []
     for _, network in run.states():
         given.append(clouds(network, inputs, VIEWS, "inputs", "train").clouds)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from icsbound.measure.cheap import cheap_bracket
 from icsbound.measure.emd import emd
 from icsbound.records import PointRecord
-from icsbound.study.networks import PROBE, Trained, clouds, trained
+from icsbound.study.networks import PROBE, Trained, clouds, decoded, trained
 from icsbound.study.setting import Panel, Setting
 from icsbound.training import data
 from icsbound.training.corruptions import corrupt
@@ -45,12 +45,15 @@ def points(seed: int, setting: Setting) -> Iterator[PointRecord]:
 
 
 def _clouds(run: Trained, model: nn.Module, part: data.Dataset) -> dict[str, Tensor]:
-    taken = clouds(model, run.normalize()(part.images), ("sample",))
+    taken = clouds(model, run.normalize()(decoded(part)[0]), ("sample",))
     return {layer: cloud for (layer, _), cloud in taken.clouds.items()}
 
 
 def _corrupted(part: data.Dataset, corruption: tuple[str, int] | None, seed: int) -> data.Dataset:
-    return part if corruption is None else dataclasses.replace(part, images=corrupt(part.images, *corruption, seed))
+    if corruption is None:
+        return part
+    images, labels = decoded(part)
+    return dataclasses.replace(part, images=corrupt(images, *corruption, seed), labels=labels)
 
 
 def _accuracy(

@@ -42,7 +42,7 @@ CURVES: dict[str, tuple[str, float]] = {
 
 
 def points(seed: int, setting: Setting) -> Iterator[PointRecord]:
-    """A common factor on the deviations, errors by channel, the bound under random parameters, and samples that flip."""
+    """A common factor on all deviations, errors by channel, the bound under random parameters, samples that flip."""
     g = seeds.generator(seed, NAME)
     z = laws.sphere(PROBE, D, g)
     for name, (form, alpha) in CURVES.items():
