@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "examples"
-EXAMPLES = {path.stem for path in FOLDER.glob("*.py")} - {"common"}
+EXAMPLES = {path.stem for path in FOLDER.glob("*.py")} - {"common", "pictures"}
 
 
 def main_of(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -56,6 +56,28 @@ def test_transformer(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = {f"blocks.layers.{block}.{part}" for block in (0, 1) for part in ("self_attn", "norm1", "norm2")}
     assert {r.layer for r in found} == parts
     assert all(r.value > 0 for r in found)
+
+
+def test_swap_resnet(monkeypatch: pytest.MonkeyPatch) -> None:
+    swapped, moved, back = main_of("swap_resnet", monkeypatch)
+    assert swapped < 1e-4
+    assert back < 1e-4
+    assert len(moved) == 20
+    assert min(moved) > 0
+
+
+def test_own_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = main_of("own_bound", monkeypatch)
+    assert all(0 < mine <= exact for _, mine, exact, _ in rows)
+    assert any(wrong > exact for _, _, exact, wrong in rows), "the false bound is seen to be one"
+
+
+def test_transport_picture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EXAMPLE_PICTURES", str(tmp_path))
+    value, paired, share = main_of("transport_picture", monkeypatch)
+    assert value < paired
+    assert 0 < share < 1
+    assert (tmp_path / "transport.svg").read_text(encoding="utf-8").startswith("<svg")
 
 
 def test_every_example_has_its_test() -> None:
