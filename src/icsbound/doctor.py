@@ -15,6 +15,7 @@ from icsbound.norm import ops
 EXTRAS = {
     "emd": ["POT"],
     "train": ["accelerate", "safetensors", "rich", "mlxtend", "scipy"],
+    "onnx": ["onnx", "onnxscript", "onnxruntime"],
     "report": ["altair", "vl-convert-python", "jinja2", "scipy", "pandas"],
 }
 

@@ -4,6 +4,7 @@ from icsbound.norm.convert import Survey, convert, revert, survey
 from icsbound.norm.fold import fold
 from icsbound.norm.functional import unitized_batch_norm
 from icsbound.norm.modules import UnitizedBatchNorm, UnitizedBatchNorm1d, UnitizedBatchNorm2d, UnitizedBatchNorm3d
+from icsbound.norm.operators import decompositions
 from icsbound.norm.upkeep import parameter_groups, refresh_statistics
 from icsbound.norm.variants import (
     LazyUnitizedBatchNorm1d,
@@ -29,6 +30,7 @@ __all__ = [
     "UnitizedFrozenBatchNormAct2d",
     "UnitizedSyncBatchNorm",
     "convert",
+    "decompositions",
     "fold",
     "parameter_groups",
     "refresh_statistics",

@@ -71,7 +71,7 @@ def apply(
     bias: Tensor | None,
     alpha: Tensor,
     training: bool,
-    momentum: float,
+    momentum: settings.Count,
     chosen: settings.Settings,
     process_group: Any = None,
 ) -> Tensor:

@@ -102,17 +102,22 @@ class UnitizedBatchNorm(_NormBase):
     def eps(self, value: float) -> None:
         self.settings = self.settings._replace(eps=_check.real("eps", value, low=0.0))
 
-    def _update_factor(self) -> float:
+    def _update_factor(self) -> settings.Count:
         """The weight of this batch in the running statistics; counts the batch."""
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-        if self.momentum is None:  # cumulative average
-            return 0.0 if self.num_batches_tracked is None else 1.0 / float(self.num_batches_tracked)
-        if self.debias and self.num_batches_tracked is not None and self.momentum > 0:
-            # An exponential average of what was seen, without the weight of the initial value.
-            remaining: float = 1.0 - (1.0 - self.momentum) ** float(self.num_batches_tracked)
-            return self.momentum / remaining
-        return self.momentum
+        counter, momentum = self.num_batches_tracked, self.momentum
+        if counter is not None:
+            counter.add_(1)
+        if momentum is not None and not (self.debias and counter is not None and momentum > 0):
+            return momentum
+        if counter is None:
+            return 0.0
+        # A program that is traced holds the count as a tensor: its value is not known yet.
+        traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+        seen: settings.Count = counter.double() if traced else float(counter)
+        if momentum is None:  # cumulative average
+            return 1.0 / seen
+        # An exponential average of what was seen, without the weight of the initial value.
+        return momentum / (1.0 - (1.0 - momentum) ** seen)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *) → the same shape, dtype and memory format."""

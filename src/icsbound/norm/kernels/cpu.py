@@ -222,4 +222,4 @@ def _fields(running: Running | None) -> tuple[float, float, int | None, int | No
     if running is None:
         return 0.0, 0.0, None, None
     torch.autograd.graph.increment_version((running.mean_C, running.var_C))
-    return running.momentum, float(running.bessel), running.mean_C.data_ptr(), running.var_C.data_ptr()
+    return float(running.momentum), float(running.bessel), running.mean_C.data_ptr(), running.var_C.data_ptr()

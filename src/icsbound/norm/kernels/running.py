@@ -19,12 +19,12 @@ class Running(NamedTuple):
 
     mean_C: Tensor
     var_C: Tensor
-    momentum: float
+    momentum: Count
     bessel: Count
 
     def move(self, batch: Statistics) -> None:
         """``new = (1 - momentum) old + momentum batch``, in place."""
         with torch.no_grad():
             # Not `lerp_`, for which `torch.vmap` has no rule.
-            self.mean_C.mul_(1 - self.momentum).add_(batch.mean_C, alpha=self.momentum)
-            self.var_C.mul_(1 - self.momentum).add_(batch.var_C * self.bessel, alpha=self.momentum)
+            self.mean_C.mul_(1 - self.momentum).add_(batch.mean_C * self.momentum)
+            self.var_C.mul_(1 - self.momentum).add_(batch.var_C * self.bessel * self.momentum)
