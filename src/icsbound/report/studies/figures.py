@@ -1,0 +1,155 @@
+"""Draws the figures of studies: measured points, their intervals over seeds, and the predicted curves under them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import altair as alt
+import numpy as np
+import pandas as pd
+
+from icsbound.report.figure import PALETTE, PANEL, TABLE, WIDTH, Figure, tips
+from icsbound.report.studies.panels import PANELS, Panel
+from icsbound.report.studies.points import CONTRADICTS, Studies
+from icsbound.report.wording import count, listed, number
+
+
+def all_figures(studies: Studies) -> list[Figure]:
+    """Every figure that the points allow, in reading order."""
+    found = []
+    for study in studies.begun:
+        for panel in PANELS:
+            rows = studies.panel(study, panel.name)
+            if panel.study == study and not rows.empty:
+                found.append(_figure(panel, rows))
+    return found
+
+
+def _figure(panel: Panel, rows: pd.DataFrame) -> Figure:
+    data = _drawn(panel, rows)
+    curves = list(dict.fromkeys(data["curve"]))
+    make = {"lines": _lines, "dots": _dots, "scatter": _scatter}[panel.kind]
+    several = panel.split and panel.kind != "scatter"
+    contradicting = int((rows["verdict"] == CONTRADICTS).sum())
+    judged = int((rows["relation"] != "").sum())
+    text = f"{panel.title}: {count(len(rows), 'point')} on {listed(curves, 4)}, {number(data['mean'].min())} to "
+    text += f"{number(data['mean'].max())}."
+    if judged:
+        text += f" {contradicting} of {judged} contradict the prediction."
+    return Figure(
+        name=re.sub(r"[^a-z0-9]+", "-", f"{panel.study}-{panel.name}"),
+        section=panel.study,
+        title=panel.title,
+        reading=panel.reading,
+        basis=_basis(rows),
+        alt=text,
+        chart=make(panel, data, curves),
+        data=data,
+        panels=230 if several else 0,
+    )
+
+
+def _drawn(panel: Panel, rows: pd.DataFrame) -> pd.DataFrame:
+    """What is drawn: on a logarithmic axis no zero (up to rounding), and nothing infinite."""
+    data = rows[["curve", "x", "mean", "low", "high", "predicted", "relation", "verdict"]].copy()
+    data[["predicted", "low", "high"]] = data[["predicted", "low", "high"]].astype("float64")
+    if panel.split:
+        parts = data["curve"].str.split(" · ", n=1, expand=True)
+        data = data.assign(part=parts[0], curve=parts[1])
+    data = data[np.isfinite(data["mean"])]
+    if panel.y_scale == "log":
+        data = data[data["mean"] > 1e-9 * data["mean"].max()]
+        data["low"] = data["low"].where(data["low"] > 0, data["mean"])
+        data["predicted"] = data["predicted"].where(data["predicted"] > 0)
+    # A bound is dashed, a prediction that the points should meet is not.
+    kind = np.where(data["relation"] == "equal", "prediction", "bound")
+    return data.assign(line=kind).drop(columns="relation")
+
+
+def _basis(rows: pd.DataFrame) -> str:
+    def span(name: str) -> str:
+        low, high = rows[name].min(), rows[name].max()
+        return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+    d = f", d = {span('d')}" if rows["d"].max() else ""
+    estimators = sorted({text.partition(":")[0] for text in rows["estimator"]})
+    return f"n = {span('n')}{d}; {listed(estimators, 4)}; {span('seeds')} seeds, Student's t."
+
+
+def _colour(curves: list[str]) -> alt.Color:
+    scale = alt.Scale(domain=curves, range=[PALETTE[k % len(PALETTE)] for k in range(len(curves))])
+    legend = alt.Legend(orient="top", columns=2, labelLimit=280, symbolType="circle", symbolOpacity=1)
+    return alt.Color("curve:N", scale=scale, title=None, legend=legend if len(curves) > 1 else None)
+
+
+def _x(panel: Panel, data: pd.DataFrame) -> alt.X:
+    scale = alt.Scale(type=panel.x_scale, nice=False, padding=8)
+    whole = panel.x_scale == "linear" and panel.kind == "lines" and bool((data["x"] % 1 == 0).all())
+    values = sorted(data["x"].unique().tolist())
+    # Few values are named themselves; where there are many, the axis chooses.
+    named = panel.x_scale != "sqrt" and panel.kind == "lines" and len(values) <= 11
+    axis = alt.Axis(format="d" if whole else "~g", tickCount=6, labelOverlap="greedy", labelFlush=True)
+    if named:
+        axis = alt.Axis(format="d" if whole else "~g", values=values, labelOverlap="greedy")
+    return alt.X("x:Q", title=panel.x, scale=scale, axis=axis)
+
+
+def _y(panel: Panel, field: str) -> alt.Y:
+    scale = alt.Scale(type=panel.y_scale, nice=False, padding=8, zero=False)
+    return alt.Y(f"{field}:Q", title=panel.y, scale=scale, axis=alt.Axis(tickCount=5, format=".3~g"))
+
+
+def _tip(data: pd.DataFrame, *more: str) -> list[alt.Tooltip]:
+    texts = [*more, "curve", *(["verdict"] if (data["verdict"] != "").any() else [])]
+    return tips(*texts, form=".4~g", x="x", mean="measured", low="from", high="to", predicted="predicted")
+
+
+def _lines(panel: Panel, data: pd.DataFrame, curves: list[str]) -> Any:
+    base = alt.Chart().encode(x=_x(panel, data), color=_colour(curves))
+    predicted = data["predicted"].notna().any()
+    dash = alt.StrokeDash(
+        "line:N", scale=alt.Scale(domain=["prediction", "bound"], range=[[1, 0], [4, 3]]), legend=None
+    )
+    layers = []
+    if predicted:
+        line = base.transform_filter("isValid(datum.predicted)").mark_line(strokeWidth=1.6, opacity=0.65)
+        layers.append(line.encode(y=_y(panel, "predicted"), strokeDash=dash))
+    else:
+        layers.append(base.mark_line(strokeWidth=1.6, opacity=0.65).encode(y=_y(panel, "mean")))
+    if data["low"].notna().any():
+        layers.append(base.mark_rule(strokeWidth=2, opacity=0.5).encode(y=_y(panel, "low"), y2="high:Q"))
+    layers.append(base.mark_point(size=32, filled=True, opacity=0.95).encode(y=_y(panel, "mean"), tooltip=_tip(data)))
+    if not panel.split:
+        return alt.layer(*layers, data=TABLE).properties(width=WIDTH, height=300)
+    parts = list(dict.fromkeys(data["part"]))
+    return (
+        alt.layer(*layers, data=TABLE)
+        .properties(width=PANEL, height=160)
+        .facet(facet=alt.Facet("part:N", title=None, sort=parts), columns=3)
+    )
+
+
+def _dots(panel: Panel, data: pd.DataFrame, curves: list[str]) -> Any:
+    y = alt.Y("curve:N", title=None, sort=curves)
+    base = alt.Chart().encode(y=y, color=_colour(curves).copy(deep=True))
+    base.encoding.color.legend = None
+    x = alt.X(
+        "mean:Q", title=panel.x, scale=alt.Scale(zero=False, padding=8), axis=alt.Axis(tickCount=5, format=".3~g")
+    )
+    layers = [base.mark_point(size=60, filled=True).encode(x=x, tooltip=_tip(data))]
+    if data["low"].notna().any():
+        layers.insert(0, base.mark_rule(size=4, opacity=0.4).encode(x=alt.X("low:Q"), x2="high:Q"))
+    chart = alt.layer(*layers, data=TABLE)
+    if not panel.split:
+        return chart.properties(width=WIDTH, height=30 * len(curves))
+    parts = list(dict.fromkeys(data["part"]))
+    return chart.properties(width=PANEL, height=22 * len(curves)).facet(
+        facet=alt.Facet("part:N", title=None, sort=parts), columns=3
+    )
+
+
+def _scatter(panel: Panel, data: pd.DataFrame, curves: list[str]) -> Any:
+    base = alt.Chart(TABLE).encode(x=_x(panel, data), color=_colour(curves))
+    point = base.mark_point(size=70, filled=True, opacity=0.9).encode(y=_y(panel, "mean"), tooltip=_tip(data, "part"))
+    return point.properties(width=WIDTH, height=300)

@@ -1,0 +1,320 @@
+"""Which figures a study has: what their axes are and how they are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Scale = Literal["linear", "log", "symlog", "sqrt"]
+
+TITLES = {
+    "dimension": "Does batch norm control the shift in low dimension only?",
+    "noise": "Do errors of the statistics make shift of their own?",
+    "reduction": "Does batch norm reduce the shift, or bound it?",
+    "moments": "How much of the shift do means and variances see?",
+    "unitization": "Does unitization bound the shift whatever the statistics?",
+    "alpha": "Does alpha train, and does it matter?",
+    "information": "What does unitization forget?",
+    "shift": "Where does a network lose its input, and do moments say so?",
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One figure of a study. `kind`: lines over x, dots (a value a curve), or a scatter of two measured values.
+
+    In `split` panels a curve reads "part · curve", and each part has its own small chart.
+    """
+
+    study: str
+    name: str
+    title: str
+    reading: str
+    x: str
+    y: str
+    kind: str = "lines"
+    x_scale: Scale = "linear"
+    y_scale: Scale = "linear"
+    split: bool = False
+
+
+_MEASURED = "Dots: measured, with 95 % intervals over seeds; lines: predicted (dashed where it is a bound). "
+_LAYERS = "normalization layer, from the input"
+
+PANELS = (
+    Panel(
+        "dimension",
+        "absolute",
+        "Distance after batch norm against the dimension",
+        _MEASURED + "A curve that rises like the bound's root of d uses a fixed share of it in every dimension.",
+        "dimension d",
+        "W1 (log scale)",
+        x_scale="log",
+        y_scale="log",
+    ),
+    Panel(
+        "dimension",
+        "scale-free",
+        "The same in units of the spread",
+        _MEASURED + "A flat curve means that dimension changes the size of the shift alone.",
+        "dimension d",
+        "W1 / spread",
+        x_scale="log",
+    ),
+    Panel(
+        "noise",
+        "noise alone",
+        "One layer, one law, two batches of statistics",
+        _MEASURED + "All that moves is noise: above 0, batch norm itself makes shift.",
+        "batch size M",
+        "distance (log scale)",
+        x_scale="log",
+        y_scale="log",
+    ),
+    Panel(
+        "noise",
+        "two layers",
+        "Two different layers under three laws",
+        _MEASURED + "Frozen: one noisy draw; eval: running averages; train: each batch by its own statistics.",
+        "batch size M",
+        "W1",
+        x_scale="log",
+    ),
+    Panel(
+        "noise",
+        "lag",
+        "Running statistics behind a drifting mean",
+        _MEASURED + "The rising part is the lag, the flat one what noise leaves.",
+        "drift, deviations a step",
+        "W1 (log scale)",
+        x_scale="log",
+        y_scale="log",
+    ),
+    Panel(
+        "noise",
+        "tails",
+        "Noise under heavier tails",
+        _MEASURED + "Kurtosis is 3 for a normal law; outliers make the variance uncertain.",
+        "kurtosis of the data",
+        "W1",
+    ),
+    Panel(
+        "reduction",
+        "construction",
+        "A pair that batch norm pulls apart",
+        _MEASURED + "Total variance is the same before and after; the changing coordinate has deviation σ before.",
+        "deviation σ of the coordinate that changes",
+        "W1 after / before (log scale)",
+        x_scale="log",
+        y_scale="log",
+    ),
+    Panel(
+        "reduction",
+        "training",
+        "Shift after batch norm over shift before, by layer",
+        "Dots: geometric mean over all pairs of states, with 95 % intervals over seeds. Below 1 batch norm reduced the "
+        "shift, above 1 it enlarged it.",
+        _LAYERS,
+        "W1 after / before (log scale)",
+        y_scale="log",
+    ),
+    Panel(
+        "reduction",
+        "share",
+        "How often batch norm enlarged the shift",
+        "Dots: share of pairs of states whose ratio exceeds 1, mean over seeds with 95 % intervals.",
+        _LAYERS,
+        "share of ratios above 1",
+    ),
+    Panel(
+        "moments",
+        "pairs",
+        "Laws that batch norm cannot tell apart",
+        _MEASURED + "At 1 a pair would attain the bound of all laws with these means and variances.",
+        "dimension d",
+        "W1 / √(2d)",
+        x_scale="log",
+    ),
+    Panel(
+        "moments",
+        "lower bounds",
+        "What cheap lower bounds see of such pairs",
+        "Dots: the bound's share of the exact distance. 0: shift of the mean, 1: distances from the mean, 2: "
+        "coordinates one by one, 3: best direction found, 4: nearest neighbours.",
+        "number of the bound",
+        "share of W1",
+    ),
+    Panel(
+        "moments",
+        "training",
+        "What survives in a training",
+        "Survives matching: the share of the distance between two states that is left when one is given the other's "
+        "mean and variance in each channel. Seen: the share that a lower bound finds. Intervals over seeds.",
+        _LAYERS,
+        "share of W1",
+    ),
+    Panel(
+        "unitization",
+        "common scale",
+        "All deviations off by one factor: the norm of the output",
+        _MEASURED + "1 means that nothing is felt; batch norm passes the factor on.",
+        "factor ρ on the normalized sample",
+        "output norm / κ (log scale)",
+        x_scale="log",
+        y_scale="log",
+    ),
+    Panel(
+        "unitization",
+        "stale deviations",
+        "The shift between right and understated deviations",
+        _MEASURED + "A curve that levels off is bounded; one that rises on is not. Zero is not drawn.",
+        "factor by which deviations are understated",
+        "W1 (log scale)",
+        x_scale="log",
+        y_scale="log",
+    ),
+    Panel(
+        "unitization",
+        "stale deviations, scale-free",
+        "The same over the norm of the outputs",
+        _MEASURED + "No shift of directions: lower is due to the norm that unitization holds.",
+        "factor by which deviations are understated",
+        "W1 / rms norm",
+        x_scale="log",
+    ),
+    Panel(
+        "unitization",
+        "errors by channel",
+        "Statistics of M values: errors of single channels",
+        "Dots: shift that noise alone makes over the norm of the outputs, with 95 % intervals over seeds. Curves that "
+        "lie on one another: unitization does nothing against it.",
+        "batch size M",
+        "W1 / rms norm (log scale)",
+        x_scale="log",
+        y_scale="log",
+    ),
+    Panel(
+        "unitization",
+        "bound",
+        "How much of its bound the harmonic layer uses",
+        _MEASURED + "Parameters differ by channel and step; no dot may lie above 1, however wrong the statistics.",
+        "largest factor on a channel's deviation",
+        "share of the bound",
+        x_scale="log",
+    ),
+    Panel(
+        "unitization",
+        "small samples flip",
+        "Where unitization enlarges the shift",
+        _MEASURED + "Small samples are made as large as others; with shrinking alone they stay small.",
+        "alpha",
+        "W1 after / before (log scale)",
+        y_scale="log",
+    ),
+    Panel(
+        "alpha",
+        "alpha",
+        "Alpha during training",
+        "Line: mean over channels and layers, with 95 % intervals over seeds. A flat line has not learned.",
+        "optimizer step",
+        "alpha",
+        x_scale="sqrt",
+    ),
+    Panel(
+        "alpha",
+        "gamma",
+        "The weight γ during training",
+        "Line: mean of |γ| over channels and layers, with 95 % intervals over seeds.",
+        "optimizer step",
+        "|γ|",
+        x_scale="sqrt",
+    ),
+    Panel(
+        "alpha",
+        "radius",
+        "The radius R during training",
+        "Line: mean over layers of the radius about the bias that outputs cannot leave. Arms without such a radius are "
+        "not drawn.",
+        "optimizer step",
+        "R (log scale)",
+        x_scale="sqrt",
+        y_scale="log",
+    ),
+    Panel(
+        "alpha",
+        "accuracy",
+        "Accuracy with alpha trained and frozen",
+        "Dots: mean over seeds, bars: 95 % intervals of each arm alone; the verdict judges differences seed by seed.",
+        "accuracy",
+        "",
+        kind="dots",
+    ),
+    Panel(
+        "information",
+        "by layer",
+        "A linear probe for the class, by layer",
+        "Dots: held-out accuracy of the probe on a layer's inputs, as they are, normalized, unitized; 95 % intervals "
+        "over seeds.",
+        _LAYERS,
+        "accuracy of the probe",
+    ),
+    Panel(
+        "information",
+        "offset",
+        "The same layer with its outputs moved away from 0",
+        "From left to right, a constant is added to every value before normalization: 0, 1, 10, 100 and 1,000 "
+        "deviations. Batch norm takes it away.",
+        "offset in deviations",
+        "accuracy of the probe",
+        x_scale="symlog",
+    ),
+    Panel(
+        "information",
+        "norm",
+        "The norm of a sample, recovered from the output",
+        _MEASURED + "R² of 1: nothing of the norm is lost.",
+        "alpha",
+        "R²",
+    ),
+    Panel(
+        "shift",
+        "by layer",
+        "How far each layer moves under a shift",
+        "Dots: exact distance between clean and shifted outputs in units of their spread, with 95 % intervals over "
+        "seeds; thin lines: the smaller of the paired and the independent coupling, which bound it.",
+        _LAYERS,
+        "W1 / spread",
+        split=True,
+    ),
+    Panel(
+        "shift",
+        "accuracy",
+        "Accuracy under each shift",
+        "Dots: mean over seeds, bars: 95 % intervals.",
+        "accuracy",
+        "",
+        kind="dots",
+        split=True,
+    ),
+    Panel(
+        "shift",
+        "distance against accuracy",
+        "Distance of the last normalization layer against accuracy",
+        "A dot a condition and network: the exact distance, against the accuracy that is left. Falling: it ranks what "
+        "a shift costs.",
+        "W1 / spread, last layer",
+        "accuracy",
+        kind="scatter",
+        split=True,
+    ),
+    Panel(
+        "shift",
+        "moments against accuracy",
+        "What moments alone say, against accuracy",
+        "The same with the independent coupling, which needs means and variances only and no labels.",
+        "independent coupling / spread, last layer",
+        "accuracy",
+        kind="scatter",
+        split=True,
+    ),
+)
