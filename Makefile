@@ -36,8 +36,9 @@ test-page: $(VENV)/test.stamp
 test-full: $(VENV)/test.stamp
 	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m "not page"
 
-# The documentation as a site in build/site, a warning being an error.
+# The documentation as a site in build/site, a warning being an error. The gallery's pages are the examples, run for it.
 docs: $(VENV)/docs.stamp
+	$(QUIET) $(BIN)/python tools/gallery.py
 	$(BIN)/zensical build --strict
 
 # Speed, as ratios measured side by side. Nothing else may run on the cores meanwhile. DATA_DIR: parquet files of CIFAR-10.

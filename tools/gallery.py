@@ -1,0 +1,70 @@
+"""Run every script of examples/ and write a page for each, with its code, what it printed and its pictures.
+
+python tools/gallery.py        # before the site is built; the pages lie in docs/gallery/
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "docs" / "gallery"
+SHARED = {"common", "pictures"}  # modules of the examples, not examples
+
+
+def page_of(script: Path) -> str:
+    """The page of one example, which is run for it; raises where the example fails."""
+    code = script.read_text(encoding="utf-8")
+    before = set(PAGES.glob("*.svg"))
+    print(f"running {script.name}", flush=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", script.name],
+        cwd=script.parent,
+        env=os.environ | {"EXAMPLE_PICTURES": str(PAGES)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{script.name} failed:\n{done.stderr}")
+    pictures = sorted(path.name for path in set(PAGES.glob("*.svg")) - before)
+    summary, _, rest = (ast.get_docstring(ast.parse(code)) or "").partition("\n\n")
+    parts = [f"# {title(script)}", summary.replace("\n", " "), rest]
+    parts += [f"![Picture that {script.name} draws]({name})" for name in pictures]
+    parts += [
+        f"It prints\n\n```text\n{done.stdout.rstrip()}\n```",
+        f"## {script.name}\n\n```python\n{code.rstrip()}\n```",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def title(script: Path) -> str:
+    """The title of an example's page, which is its name in words."""
+    return script.stem.replace("_", " ").capitalize()
+
+
+def main() -> None:
+    """Run all examples, in the order of their names."""
+    PAGES.mkdir(exist_ok=True)
+    for old in PAGES.iterdir():
+        old.unlink()
+    scripts = [s for s in sorted((ROOT / "examples").glob("*.py")) if s.stem not in SHARED]
+    entries = []
+    for script in scripts:
+        (PAGES / f"{script.stem}.md").write_text(page_of(script), encoding="utf-8")
+        summary = (ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "").partition("\n\n")[0]
+        entries.append(f"- [{title(script)}]({script.stem}.md): {summary.replace(chr(10), ' ')}")
+    index = [
+        "# Gallery",
+        "Each page is a script of `examples/`, run while this site was built: the output is what it printed.",
+        "\n".join(entries),
+    ]
+    (PAGES / "index.md").write_text("\n\n".join(index) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
