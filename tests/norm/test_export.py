@@ -67,9 +67,9 @@ def test_a_program_equals_the_network_for_other_batch_sizes(strict, training):
         wanted = network(x)
         for module in modules:
             assert_near(module(x), wanted, 1e-5)
-            found = module.state_dict()
-            for name, right in network.state_dict().items():  # running statistics move inside of the program
-                assert_near(found[name].double(), right.double(), 1e-5)
+            right = network.state_dict()
+            for name, found in module.state_dict().items():  # running statistics move inside of the program
+                assert_near(found.double(), right[name].double(), 1e-5)
 
 
 def test_the_native_kernels_run_inside_of_a_program(monkeypatch):
