@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icsbound import report
+from icsbound import report, study_command
 from icsbound._check import InputError, fail
 from icsbound.measure import laws, views
 from icsbound.training import results
@@ -71,6 +71,8 @@ def add(commands: Any, arm_help: str, training_flags: Callable[[argparse.Argumen
     measured = commands.add_parser("measure", help="say which layers moved between checkpoints, or on other data")
     _measure_flags(measured, arm_help)
     measured.set_defaults(run=_measure)
+
+    study_command.add(commands)
 
 
 def _table_flags(command: argparse.ArgumentParser) -> None:

@@ -35,5 +35,8 @@ def build(folder: str | os.PathLike[str]) -> Path:
     """
     require()
     from icsbound.report import html
+    from icsbound.report.studies import page as studies
+    from icsbound.report.studies import points
 
-    return html.build(Path(folder))
+    folder = Path(folder)
+    return studies.build(folder) if points.holds_studies(folder) else html.build(folder)
