@@ -84,7 +84,7 @@ def test_a_taken_folder_is_refused_and_force_replaces_a_run_only(
         ),
         ("train --arm unitized:alfa_init=0", "alpha_init', .*|'alfa_init' (did you mean 'alpha_init'?)"),
         ("train --data mnist", "data must be one of .* got 'mnist'"),
-        ("train --data cifar10", "data_dir must name the folder with the parquet files of cifar10, got None"),
+        ("train --data cifar10 --data-dir no", "data_dir must be the folder with the parquet files of cifar10, got"),
         ("train --data cifar10 --data-dir nowhere", "nowhere"),
         (
             "train --batch-size 1",

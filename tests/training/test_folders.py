@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from icsbound._check import InputError
-from icsbound.training import data, folders, loop, recipes
+from icsbound.training import data, loop, recipes
 from icsbound.training.config import TrainConfig
 
 Image = pytest.importorskip("PIL.Image")
@@ -15,7 +15,7 @@ Image = pytest.importorskip("PIL.Image")
 def pictures(tmp_path: Path) -> Path:
     """Two classes of pictures of several shapes and formats, 12 for training and 4 for test."""
     rng = np.random.default_rng(0)
-    folders.read.cache_clear()
+    data._in_memory.cache_clear()
     for split, count in (("train", 6), ("val", 2)):
         for label, name in enumerate(("dark", "light")):
             folder = tmp_path / split / name
@@ -38,8 +38,7 @@ def test_pictures_become_squares_in_the_order_of_their_names(pictures: Path) -> 
 
 
 def test_a_picture_of_the_right_size_keeps_its_pixels(pictures: Path) -> None:
-    images, _, classes = folders.read(str(pictures), True, 20, 0)
-    assert classes == ("dark", "light")
+    images = data.load("folder", data_dir=pictures, image_size=20).train.images
     wide = np.asarray(Image.open(pictures / "train" / "dark" / "01.png"))  # 20 high and 37 wide: its middle
     assert torch.equal(images[1].permute(1, 2, 0), torch.from_numpy(wide[:, 8:28].copy()))
 
@@ -66,13 +65,13 @@ def test_names_what_is_wrong(pictures: Path) -> None:
         data.load("folder", data_dir=pictures / "train" / "light")
     broken = pictures / "train" / "light" / "03.png"
     broken.write_bytes(broken.read_bytes()[:200])
-    folders.read.cache_clear()
+    data._in_memory.cache_clear()
     with pytest.raises(InputError, match=r"light/03.png: the image cannot be decoded \("):
         data.load("folder", data_dir=pictures, image_size=16)
-    with pytest.warns(UserWarning, match=r"^1 of 12 images in .*train were left out: .*light/03.png"):
+    with pytest.warns(UserWarning, match=r"^1 of 12 images of the training part were left out: .*light/03.png"):
         assert len(data.load("folder", data_dir=pictures, image_size=16, skip_bad=1).train) == 11
     broken.unlink()
     (pictures / "val" / "grey").mkdir()
-    folders.read.cache_clear()
-    with pytest.raises(InputError, match=r"^data_dir must hold the same classes .*, got \['grey'\]$"):
+    data._in_memory.cache_clear()
+    with pytest.raises(InputError, match=r"^data_dir must hold the same classes .*, got \['grey'\] in one alone$"):
         data.load("folder", data_dir=pictures, image_size=16)

@@ -201,7 +201,7 @@ def test_divergence_names_step_and_layer_and_keeps_the_last_good_state(tmp_path:
         ),
         ({"monitor": MonitorConfig(probe=41)}, "^probe must be at most the 40 images of the test part, got 41$"),
         ({"model": "resnet9"}, "^model must be one of resnet8"),
-        ({"data": "cifar10"}, "^data_dir must name the folder"),
+        ({"data": "cifar10", "data_dir": "nowhere"}, "^data_dir must be the folder"),
         ({"device": "mps"}, "^device must be one that torch can use here, cpu"),
     ],
 )

@@ -26,6 +26,21 @@ def test_published_rates_fall_at_their_epochs() -> None:
     assert recipe.lr_at(60 * 391 - 1, 391) == 0.05
 
 
+def test_imagenet_rates_fall_by_ten_at_their_epochs() -> None:
+    recipe = recipes.recipe("imagenet-90", "imagenet")
+    assert (recipe.epochs, recipe.batch_size, recipe.momentum, recipe.weight_decay) == (90, 256, 0.9, 1e-4)
+    rates = {epoch: recipe.lr_at(epoch * 5004, 5004) for epoch in (0, 29, 30, 59, 60, 79, 80, 89)}
+    expected = {0: 0.1, 29: 0.1, 30: 1e-2, 59: 1e-2, 60: 1e-3, 79: 1e-3, 80: 1e-4, 89: 1e-4}
+    assert rates == pytest.approx(expected)
+    assert (recipe.crop_scale, recipe.crop_ratio, recipe.eval_crop, recipe.flip) == (0.08, 4 / 3, 224 / 256, True)
+    # a warm-up rises to the same rates
+    warm = recipes.recipe("imagenet-90", "imagenet", warmup=5 / 90)
+    assert warm.lr_at(0, 100) == pytest.approx(0.1 / 500)
+    assert warm.lr_at(249, 100) == pytest.approx(0.05)
+    assert warm.lr_at(500, 100) == 0.1
+    assert warm.lr_at(3000, 100) == pytest.approx(1e-2)
+
+
 def test_photographs_are_mirrored_and_digits_are_not() -> None:
     assert not recipes.recipe("short").flip
     assert recipes.recipe("short", "cifar10").flip
@@ -68,6 +83,7 @@ def test_names_what_is_wrong(changes: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=f"^{message}"):
         recipes.recipe(**changes)
     with pytest.raises(
-        InputError, match=r"^recipe must be one of short, published, got 'shrt' \(did you mean 'short'\?\)$"
+        InputError,
+        match=r"^recipe must be one of short, published, imagenet-90, got 'shrt' \(did you mean 'short'\?\)$",
     ):
         recipes.recipe("shrt")

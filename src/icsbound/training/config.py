@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from icsbound._check import InputError, fail, nearest, one_of, positive_int, real
-from icsbound.training import arms, checkpoint
+from icsbound.training import arms, checkpoint, data
 from icsbound.training.recipes import RECIPES, Recipe
 
 
@@ -56,8 +56,9 @@ class MonitorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One run. `standardize` brings each image to mean 0 and variance 1 by itself. `split` is the part whose accuracy
-    is reported; "validation" is held out of the training part first.
+    """One run. `standardize` brings each image to mean 0 and variance 1 by itself; else channels are divided by their
+    "std" or "variance" (`divide_by`). `split` is the part whose accuracy is reported; "validation" is held out of the
+    training part first. How pictures are read (`skip_bad` to `workers`) is told in `data.Reading`.
 
     `device` is auto, cpu, cuda or mps; `precision` is that of autocast (no, bf16, fp16), `dtype` that of the
     parameters (float32 or float64). `threads` are torch's on the CPU (None: as many as torch takes); they are part of
@@ -72,6 +73,7 @@ class TrainConfig:
     recipe: Recipe = field(default_factory=lambda: RECIPES["short"])
     dropout: float = 0.0
     standardize: bool = False
+    divide_by: str = "std"
     split: str = "test"
     hold_out: float = 0.1
     device: str = "auto"
@@ -80,7 +82,12 @@ class TrainConfig:
     channels_last: bool = True
     compile: bool = False
     skip_bad: int = 0
-    image_size: int = 64
+    image_size: int | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    in_memory: bool | None = None
+    stream: bool = False
+    workers: int | None = None
     threads: int | None = None
     monitor: MonitorConfig | None = None
 
@@ -97,7 +104,13 @@ class TrainConfig:
         one_of("precision", self.precision, ("no", "bf16", "fp16"))
         one_of("dtype", self.dtype, ("float32", "float64"))
         positive_int("skip_bad", self.skip_bad, 0)
-        positive_int("image_size", self.image_size, 4)
+        if self.image_size is not None:
+            positive_int("image_size", self.image_size, 4)
+        if self.workers is not None:
+            positive_int("workers", self.workers, 0)
+        if self.stream and self.in_memory:
+            fail("in_memory", "be left out with stream, which keeps nothing", self.in_memory)
+        one_of("divide_by", self.divide_by, ("std", "variance"))
         if self.threads is not None:
             positive_int("threads", self.threads)
 
@@ -107,7 +120,7 @@ class TrainConfig:
         return f"{self.arm}-seed{self.seed}"
 
     def resolved(self) -> TrainConfig:
-        """This run with its device settled and its data folder absolute. Raises InputError where torch cannot use the
+        """This run with its device and image size settled and its data folder absolute. Raises InputError where torch cannot use the
         device asked for.
         """
         has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -115,7 +128,10 @@ class TrainConfig:
         if not has[device]:
             fail("device", "be one that torch can use here, " + " or ".join(d for d in has if has[d]), device)
         folder = None if self.data_dir is None else str(Path(self.data_dir).expanduser().resolve())
-        return dataclasses.replace(self, device=device, data_dir=folder)
+        size = self.image_size
+        if size is None and data.scaled(self.data):
+            size = data.default_size(self.data)
+        return dataclasses.replace(self, device=device, data_dir=folder, image_size=size)
 
     def to_dict(self) -> dict[str, Any]:
         """This run as plain values of JSON."""

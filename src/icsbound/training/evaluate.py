@@ -173,7 +173,7 @@ def _scored(
     model: nn.Module, part: data.Dataset, normalize: data.Normalize, conditions: Conditions, shift: str, severity: int
 ) -> tuple[float, float]:
     if shift != "none":
-        part = dataclasses.replace(part, images=corrupt(part.images, shift, severity, conditions.seed))
+        part = dataclasses.replace(part, images=corrupt(part.images[:], shift, severity, conditions.seed))
     dtype = next(model.parameters()).dtype
     if not conditions.eval_batch:
         with mixed(model, conditions.mix) if conditions.mix else contextlib.nullcontext():

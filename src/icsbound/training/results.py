@@ -22,7 +22,7 @@ def of_run(config: TrainConfig, setting: str, phase: str, **measured: Any) -> Li
         batch_size=config.recipe.batch_size,
         epochs=config.recipe.epochs,
         device=config.device,
-        # Where the data lie and how the layers were watched change no number.
-        config={k: v for k, v in config.to_dict().items() if k not in ("data_dir", "monitor")},
+        # Where the data lie, who decodes them and how the layers were watched change no number.
+        config={k: v for k, v in config.to_dict().items() if k not in ("data_dir", "monitor", "workers")},
         **{"split": config.split, **measured},
     )

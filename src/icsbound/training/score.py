@@ -27,9 +27,8 @@ def score(
         model.eval()
     loss, right = 0.0, 0
     with torch.no_grad():
-        for start in range(0, len(dataset), batch_size):
-            labels = dataset.labels[start : start + batch_size]
-            logits = model(normalize(dataset.images[start : start + batch_size], dtype)).double()
+        for images, labels in dataset.portions(batch_size):
+            logits = model(normalize(images, dtype)).double()
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             right += int((logits.argmax(1) == labels).sum())
     if not keep_mode:

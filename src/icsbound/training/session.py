@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from icsbound import records
 from icsbound._check import fail
 from icsbound.measure.monitor import ICSMonitor
-from icsbound.training import arms, data, devices, models, recipes, seeds
+from icsbound.training import arms, batches, data, devices, models, recipes, seeds
 from icsbound.training.config import TrainConfig
 from icsbound.training.score import score
 
@@ -37,11 +37,13 @@ class Session:
         splits = load_splits(config)
         self.normalize = normalization(config, splits.train)
         self.held_out = self._moved(splits.part(config.split))
-        self.batches = data.Batches(
+        self.batches = batches.Batches(
             self._moved(splits.train),
             recipe.batch_size,
             config.seed,
-            data.Augment(round(recipe.shift * splits.train.images.shape[-1]), recipe.flip),
+            batches.Augment(
+                round(recipe.shift * splits.train.images.shape[-1]), recipe.flip, recipe.crop_scale, recipe.crop_ratio
+            ),
             self.accelerator.process_index,
             self.accelerator.num_processes,
         )
@@ -175,18 +177,20 @@ def normalization(config: TrainConfig, train: data.Dataset, standardize: bool = 
     """How images become inputs, by the statistics of the training part, or each by its own if config or `standardize`
     says so.
     """
-    return dataclasses.replace(data.Normalize.of(train), each=config.standardize or standardize)
+    each = config.standardize or standardize
+    return dataclasses.replace(data.Normalize.of(train), each=each, divide_by=config.divide_by)
 
 
 def load_splits(config: TrainConfig) -> data.Splits:
     """The data of `config`; nothing is held out for validation where the test part is evaluated."""
+    names = ("skip_bad", "image_size", "in_memory", "stream", "workers", "image_column", "label_column")
     return data.load(
         config.data,
         config.seed,
         data_dir=config.data_dir,
         hold_out=config.hold_out if config.split == "validation" else 0.0,
-        skip_bad=config.skip_bad,
-        image_size=config.image_size,
+        keep=config.recipe.eval_crop,
+        **{name: getattr(config, name) for name in names},
     )
 
 

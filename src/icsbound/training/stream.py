@@ -1,0 +1,134 @@
+"""Training pictures that are read as they come and never kept: for data sets larger than the disk.
+
+An epoch's order is that of the files, themselves in random order, shuffled in a buffer; it is fixed by seed and epoch,
+so that a resumed run skips what it has seen. Every process reads all rows and decodes its share of each batch: batches
+do not depend on how many processes there are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from icsbound._check import InputError, fail
+from icsbound.training import seeds
+from icsbound.training.hub import Columns
+from icsbound.training.pictures import Bad, Decoder, Encoded, RandomCrop, decode
+
+# Rows among which the next is drawn. An ImageNet row has about 110 kB.
+BUFFER = 4096
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """Stands where a data set has the tensor of its images, `count` of them, which can be read in order alone.
+
+    `rows` is an iterable data set of `datasets`; rows whose number is marked in `left_out` are passed over.
+    """
+
+    rows: Any
+    columns: Columns
+    what: str
+    count: int
+    classes: int
+    size: int
+    keep: float
+    bad: Bad
+    workers: int
+    left_out: Tensor | None = None
+    device: torch.device = _CPU
+
+    @property
+    def shape(self) -> torch.Size:
+        """(N, 3, size, size)."""
+        return torch.Size((self.count, 3, self.size, self.size))
+
+    def to(self, device: torch.device | str) -> Stream:
+        """The same stream, decoded images on `device`."""
+        return dataclasses.replace(self, device=torch.device(device))
+
+    def __getitem__(self, index: Any) -> Tensor:
+        """The first images of a fixed order, ``[:n]``; all other places would need what is not kept."""
+        if not isinstance(index, slice) or index.start not in (0, None) or index.step not in (1, None):
+            raise InputError(f"{self.what} must be read in order, since it is streamed: other places are not kept")
+        n = self.count if index.stop is None else min(index.stop, self.count)
+        return next(self._batches(self._order(0), n, None))[0]
+
+    def decoded(
+        self,
+        seed: int,
+        epoch: int,
+        batch_size: int,
+        *,
+        start: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        crop: RandomCrop | None = None,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and labels of the batches from `start` on of an epoch, every `world`-th image of each from `rank`."""
+        rows = self._order(seeds.number(seed, "order", epoch), skip=start * batch_size)
+        return self._batches(rows, batch_size, crop, rank, world)
+
+    def _order(self, seed: int, skip: int = 0) -> Iterator[Encoded]:
+        rows = self.rows
+        if self.left_out is not None:
+            rows = rows.filter(_Kept(self.left_out), with_indices=True)
+        shuffled = rows.shuffle(seed=seed, buffer_size=BUFFER).skip(skip)
+        number = skip
+        for number, row in enumerate(itertools.islice(shuffled, self.count - skip), skip):
+            yield encoded(row, self.columns, self.classes, number, f"{self.what}, row {number} of seed {seed}")
+        if number + 1 < self.count:
+            fail(self.what, f"hold {self.count} images", number + 1)
+
+    def _batches(
+        self, rows: Iterator[Encoded], batch_size: int, crop: RandomCrop | None, rank: int = 0, world: int = 1
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        whole = iter(lambda: list(itertools.islice(rows, batch_size)), [])
+        mine = (batch[rank::world] for batch in whole)
+        return decode(Decoder(None, self.size, self.keep, crop), mine, self.bad, self.workers, self.device)
+
+
+class _Kept:
+    """Whether a row is not left out."""
+
+    def __init__(self, left_out: Tensor) -> None:
+        self.left_out = left_out
+
+    def __call__(self, _: Any, number: int) -> bool:
+        return not bool(self.left_out[number])
+
+
+class Gathered:
+    """Encoded pictures in memory: the part of a stream that is read again and again."""
+
+    def __init__(self, rows: Iterator[Encoded]) -> None:
+        kept = list(rows)
+        self._contents = [(one.content or b"", one.where) for one in kept]
+        self.labels = torch.tensor([one.label for one in kept], dtype=torch.int64)
+
+    def picture(self, index: int) -> tuple[bytes, str]:
+        """The content of a picture, and its row."""
+        return self._contents[index]
+
+
+def encoded(row: Any, columns: Columns, classes: int, number: int, where: str) -> Encoded:
+    """`row` on its way to a worker. Raises InputError for a label that is none of the classes."""
+    cell, label = row[columns.image], row[columns.label]
+    if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < classes:
+        raise InputError(f"{where}: the label must be a whole number in 0...{classes - 1}, got {label!r}")
+    content = cell.get("bytes") if isinstance(cell, dict) else None
+    # A row may name a path or an address instead of a content: nothing there is opened, and nothing decodes as b"".
+    return Encoded(number, content if isinstance(content, bytes) else b"", where, label)
+
+
+def gathered(rows: Any, columns: Columns, classes: int, what: str, chosen: Tensor | None = None) -> Gathered:
+    """The rows that `chosen` marks, or all of them, in memory."""
+    numbered = ((k, row) for k, row in enumerate(rows) if chosen is None or (k < len(chosen) and bool(chosen[k])))
+    return Gathered(encoded(row, columns, classes, k, f"{what}, row {k}") for k, row in numbered)
