@@ -120,8 +120,9 @@ class TrainConfig:
         return f"{self.arm}-seed{self.seed}"
 
     def resolved(self) -> TrainConfig:
-        """This run with its device and image size settled and its data folder absolute. Raises InputError where torch cannot use the
-        device asked for.
+        """This run with its device and image size settled and its data folder absolute.
+
+        Raises InputError where torch cannot use the device asked for.
         """
         has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         device = ("cuda" if has["cuda"] else "cpu") if self.device == "auto" else self.device
