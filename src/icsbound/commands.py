@@ -97,6 +97,7 @@ def _measure_flags(command: argparse.ArgumentParser, arm_help: str) -> None:
     command.add_argument("--batch-size", type=int, metavar="N", help="inputs a pass")
     command.add_argument("--seed", type=int, help="fixes the choice of the probe")
     command.add_argument("--rate", type=float, help="share of false ones among all that is called moved (0.05)")
+    command.add_argument("--smallest", type=float, metavar="SPREADS", help="moved: by more than this many (0: at all)")
     command.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"])
     command.add_argument("--jobs", type=int, help="distances at a time (default: one per core)")
     command.add_argument("--fail-on", action="append", choices=VERDICTS, help="exit code 3 where a verdict is this")

@@ -138,6 +138,21 @@ class VerdictRecord(Record):
     verdict: str  # "moved", "below the floor" or "not resolved"
     p: float  # adjusted for the number of distances
     rate: float  # the false discovery rate that "moved" keeps
+    smallest: float  # what counts as a shift, in units of the spread of the first cloud; 0: any
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostRecord(Record):
+    """What measuring during a training took at a step. Seconds are of the wall."""
+
+    kind: ClassVar[str] = "cost"
+    step: int
+    exact: bool  # whether exact distances were taken, or brackets alone
+    capture: float = field(metadata=CLOCK)  # one pass over the probe
+    distances: float = field(metadata=CLOCK)  # all of this step; at the first capture, of every cloud from itself
+    training: float | None = field(metadata=CLOCK)  # of one optimizer step, the mean so far; None before the first
+    # Measuring over training time, both since the exact distances before these: the share at the present schedule.
+    share: float | None = field(metadata=CLOCK)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +238,7 @@ KINDS: dict[str, type[Record]] = {
         ResultRecord,
         ShiftRecord,
         VerdictRecord,
+        CostRecord,
         StudyRecord,
         PointRecord,
         SeedRecord,

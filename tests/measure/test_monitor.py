@@ -2,6 +2,7 @@
 
 import copy
 import math
+import time
 from pathlib import Path
 
 import networks
@@ -12,12 +13,16 @@ from torch import nn
 
 from icsbound import records
 from icsbound._check import InputError
-from icsbound.measure import bounds
+from icsbound.measure import bounds, schedules
+from icsbound.measure import monitor as monitor_module
 from icsbound.measure.capture import capture
 from icsbound.measure.emd import emd
-from icsbound.measure.monitor import ICSMonitor, layer_record
+from icsbound.measure.entries import layer_record
+from icsbound.measure.floor import control, shift_report
+from icsbound.measure.monitor import ICSMonitor
+from icsbound.measure.schedules import Budget
 from icsbound.norm.modules import UnitizedBatchNorm2d
-from icsbound.records import DistanceRecord, LayerRecord, without_clock
+from icsbound.records import CostRecord, DistanceRecord, LayerRecord, ShiftRecord, VerdictRecord, without_clock
 
 
 def optimizer_steps(model: nn.Module, monitor: ICSMonitor | None, steps: range) -> list[records.Record]:
@@ -162,7 +167,7 @@ def test_a_fresh_monitor_has_a_state_too() -> None:
     model, probe = networks.cnn(), networks.images(8)
     monitor = ICSMonitor(model, probe, every=1)
     monitor.load_state_dict(ICSMonitor(model, probe, every=1).state_dict())
-    assert len(monitor.step(0)) == 3
+    assert [record.kind for record in monitor.step(0)] == ["cost", "layer", "layer", "layer"]
 
 
 def test_a_state_that_does_not_fit() -> None:
@@ -181,11 +186,11 @@ def test_a_state_that_does_not_fit() -> None:
     ):
         other.load_state_dict(monitor.state_dict())
     with pytest.raises(
-        InputError, match=r"state must hold 'steps' and clouds, as state_dict gives it, got \['clouds'\]"
+        InputError, match=r"state must hold 'steps', 'pace' and clouds, as state_dict gives it, got \['clouds'\]"
     ):
         other.load_state_dict({"clouds": torch.ones(1)})
     for stray in ("clouds", "0.pooled", "9.pooled.1", "x.pooled.1"):
-        with pytest.raises(InputError, match="state must hold 'steps' and clouds"):
+        with pytest.raises(InputError, match="state must hold 'steps', 'pace' and clouds"):
             other.load_state_dict({**monitor.state_dict(), stray: torch.ones(1)})
     longer = ICSMonitor(model, networks.images(9), every=1)
     longer.load_state_dict(monitor.state_dict())
@@ -197,7 +202,7 @@ def test_a_state_that_does_not_fit() -> None:
     message = "layers must be the same at every capture, got '9' in only one of the steps 5 and 6"
     with pytest.raises(InputError, match=message):
         fewer.step(6)
-    assert "9" not in {r.layer for r in fewer_records(fewer, monitor)}
+    assert "9" not in {r.layer for r in distances(fewer_records(fewer, monitor))}
 
 
 def fewer_records(fewer: ICSMonitor, other: ICSMonitor) -> list[records.Record]:
@@ -221,7 +226,7 @@ def test_interruption_keeps_what_was_written() -> None:
     model, kept = networks.cnn(), []
 
     def sink(record: records.Record) -> None:
-        if len(kept) == 4:
+        if len(kept) == 5:
             raise KeyboardInterrupt
         kept.append(record)
 
@@ -229,26 +234,75 @@ def test_interruption_keeps_what_was_written() -> None:
     monitor.step(0)
     with pytest.raises(KeyboardInterrupt):
         monitor.step(1)
-    assert [record.kind for record in kept] == ["layer"] * 3 + ["distance"]
+    assert [record.kind for record in kept] == ["cost"] + ["layer"] * 3 + ["distance"]
+
+
+def test_verdicts_follow_the_distances() -> None:
+    model, probe, kept = networks.cnn(), networks.images(24), []
+    monitor = ICSMonitor(model, probe, every=2, cheap_every=1, sink=kept.append, verdicts=True, smallest=0.1, rate=0.2)
+    found = optimizer_steps(model, monitor, range(1, 3))
+    kinds = [record.kind for record in found if record.kind != "layer"]
+    assert kinds == ["cost"] + ["distance"] * 6 + ["cost"] + ["distance", "shift"] * 6 + ["verdict"] * 6 + ["cost"]
+    assert kept == found
+    exact = [record for record in distances(found) if record.value is not None]
+    said = [record for record in found if isinstance(record, ShiftRecord)]
+    verdicts = [record for record in found if isinstance(record, VerdictRecord)]
+    places = [[(r.layer, r.view, r.step_a, r.step_b) for r in rows] for rows in (exact, said, verdicts)]
+    assert places[0] == places[1] == places[2]
+    assert {(v.rate, v.smallest) for v in verdicts} == {(0.2, 0.1)}
+
+
+def test_verdicts_are_those_of_the_clouds() -> None:
+    model, probe = networks.cnn(), networks.images(24)
+    clouds = {view: [capture(model, probe, view=view)] for view in ("pooled", "sample")}
+    monitor = ICSMonitor(model, probe, every=1, verdicts=True)
+    monitor.step(0)
+    optimizer_steps(model, None, range(1, 3))
+    found = monitor.step(1)
+    for view, taken in clouds.items():
+        taken.append(capture(model, probe, view=view))
+    places = [(layer, view) for layer in ("1", "4", "9") for view in ("pooled", "sample")]
+    shifts = [shift_report(*(cloud[layer] for cloud in clouds[view])) for layer, view in places]
+    said = [record for record in found if isinstance(record, ShiftRecord)]
+    assert [(r.layer, r.view) for r in said] == places
+    assert [(r.floor, r.error, r.p) for r in said] == [(s.floor, s.error, s.held_out.p) for s in shifts]
+    verdicts = [(r.verdict, r.p) for r in found if isinstance(r, VerdictRecord)]
+    assert verdicts == [(v.text, v.p) for v in control(shifts)]
 
 
 def test_an_alert_may_stop_the_training_and_the_monitor_goes_on() -> None:
     model, heard, kept = networks.cnn(), [], []
 
-    def alert(record: DistanceRecord) -> None:
+    def alert(record: VerdictRecord) -> None:
         heard.append(record)
-        if record.scale_free > 0 and len(heard) == 1:
+        if len(heard) == 1:
             raise StopIteration
 
-    monitor = ICSMonitor(model, networks.images(8), every=2, cheap_every=1, sink=kept.append, alert=alert)
+    probe = networks.images(24)
+    monitor = ICSMonitor(model, probe, every=2, cheap_every=1, sink=kept.append, alert=alert)
     optimizer_steps(model, monitor, range(1, 2))
-    assert heard == []  # a bracket alone is no measured distance
+    assert heard == []  # a bracket alone has no verdict
+    with torch.no_grad():
+        model[9].bias += 5  # the last layer moves by far more than its spread
     with pytest.raises(StopIteration):
         optimizer_steps(model, monitor, range(2, 3))
-    written = [record for record in kept if isinstance(record, DistanceRecord) and record.step_b == 2]
-    assert len(written) == 6
-    assert heard == written[:1]
+    verdicts = [record for record in kept if isinstance(record, VerdictRecord)]
+    assert len(verdicts) == 6
+    assert [(r.layer, r.verdict) for r in heard] == [(r.layer, "moved") for r in verdicts if r.verdict == "moved"][:1]
+    assert "9" in {r.layer for r in verdicts if r.verdict == "moved"}
     assert [r.step_a for r in distances(optimizer_steps(model, monitor, range(3, 4)))] == [2] * 6
+
+
+def test_an_alert_is_for_what_moved_by_more_than_counts() -> None:
+    model, heard = networks.cnn(), []
+    monitor = ICSMonitor(model, networks.images(24), every=1, views="pooled", smallest=2.0, alert=heard.append)
+    monitor.step(0)
+    with torch.no_grad():
+        model[9].bias += 10
+        model[4].bias += 0.1  # seen, and too small
+    found = [record for record in monitor.step(1) if isinstance(record, VerdictRecord)]
+    assert [(r.layer, r.verdict) for r in found if r.verdict == "moved"] == [("9", "moved")]
+    assert heard == [record for record in found if record.layer == "9"]
 
 
 def test_layers_that_diverged_are_named() -> None:
@@ -268,7 +322,7 @@ def test_layer_records() -> None:
         layer.weight.copy_(torch.tensor([-3.0, 1, 2, 0]))
         layer.alpha[0] = 1.5  # an optimizer's step beyond the range: the layer uses 1
     model = nn.Sequential(nn.Conv2d(3, 4, 3), layer, nn.BatchNorm2d(4, affine=False), nn.BatchNorm2d(4))
-    found = ICSMonitor(model, networks.images(5), run="r", every=1).step(0)
+    _, *found = ICSMonitor(model, networks.images(5), run="r", every=1).step(0)
     expected = [
         LayerRecord(
             run="r",
@@ -296,7 +350,7 @@ def test_layer_records() -> None:
     assert found == expected
     with torch.no_grad():
         layer.alpha[1] = 0
-    assert ICSMonitor(model, networks.images(5), every=1).step(0)[0].bound == math.inf
+    assert ICSMonitor(model, networks.images(5), every=1).step(0)[1].bound == math.inf
     assert layer_record("r", "0", 0, model[0], 36) is None  # a convolution's weight is no scale of a channel
 
 
@@ -349,3 +403,98 @@ def test_bad_arguments_are_named_at_once(arguments, message) -> None:
 def test_a_step_that_is_no_step() -> None:
     with pytest.raises(InputError, match="step must be an integer of at least 0, got -1"):
         ICSMonitor(networks.cnn(), networks.images(2)).step(-1)
+
+
+def test_the_first_record_says_what_measuring_costs() -> None:
+    model = networks.cnn()
+    monitor = ICSMonitor(model, networks.images(16), every=2, cheap_every=1)
+    first, *_ = monitor.step(0)
+    assert isinstance(first, CostRecord)
+    assert (first.step, first.exact, first.training, first.share) == (0, True, None, None)
+    assert first.capture > 0
+    assert first.distances > 0  # of every cloud from itself
+    start = time.perf_counter()
+    found = [record for step in range(1, 5) for record in monitor.step(step)]
+    elapsed = time.perf_counter() - start
+    costs = [record for record in found if isinstance(record, CostRecord)]
+    assert [(c.step, c.exact) for c in costs] == [(1, False), (2, True), (3, False), (4, True)]
+    assert sum(c.capture + c.distances for c in [first, *costs]) == pytest.approx(monitor.seconds)
+    training = 4 * costs[-1].training
+    assert 0 < training < elapsed
+    # The share is of the time since the last exact distances: two steps, one of which had a bracket.
+    own = costs[2].capture + costs[2].distances + costs[3].capture + costs[3].distances
+    assert costs[3].share == pytest.approx(own / (training - 2 * costs[1].training), rel=1e-6)
+
+
+class Clock:
+    """A clock that the test moves, so that schedules by time are tested without any."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, capture_seconds: float, **options) -> tuple[ICSMonitor, Clock]:
+    """A monitor whose captures take a given time by the clock."""
+    clock, taken = Clock(monkeypatch), monitor_module.snapshot
+
+    def slow(*arguments):
+        clock.now += capture_seconds
+        return taken(*arguments)
+
+    monkeypatch.setattr(monitor_module, "snapshot", slow)
+    return ICSMonitor(networks.cnn(), networks.images(8), layers="9", views="pooled", **options), clock
+
+
+def run_by(clock: Clock, monitor: ICSMonitor, seconds: float, steps: range) -> list[int]:
+    """Steps of training that take `seconds` each; returns those that were measured."""
+    measured = []
+    for step in steps:
+        clock.now += seconds if step else 0.0
+        if monitor.step(step):
+            measured.append(step)
+    return measured
+
+
+def test_the_default_keeps_to_a_share_of_the_training_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A measurement of 0.3 s, steps of 0.1 s: 5 % pay for one in 60 steps, so for one in 100."""
+    monitor, clock = watched(monkeypatch, 0.3)
+    assert run_by(clock, monitor, 0.1, range(1001)) == [0, *range(200, 1001, 100)]
+    assert monitor.seconds <= 0.05 * monitor.pace.training
+
+
+def test_a_slow_first_step_does_not_break_the_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compilation takes 30 s: early measurements are paid for by it, and the interval grows to what the rest asks."""
+    monitor, clock = watched(monkeypatch, 0.3)
+    monitor.step(0)
+    measured = []
+    for step in range(1, 3001):
+        clock.now += 30.0 if step == 1 else 0.1
+        if monitor.step(step):
+            measured.append(step)
+            assert monitor.seconds <= 0.05 * monitor.pace.training
+    assert measured[0] < 10
+    assert measured[-5:] == [2600, 2700, 2800, 2900, 3000]
+
+
+def test_a_share_goes_on_after_a_resume(monkeypatch: pytest.MonkeyPatch) -> None:
+    monitor, clock = watched(monkeypatch, 0.3, every=Budget(0.1))
+    assert run_by(clock, monitor, 0.1, range(151)) == [0, 100, 150]
+    resumed, clock = watched(monkeypatch, 0.3, every=Budget(0.1))
+    resumed.load_state_dict(monitor.state_dict())
+    assert run_by(clock, resumed, 0.1, range(151, 301)) == [200, 250, 300]
+    assert resumed.pace.training == pytest.approx(29.9)  # the time of the step across the break is not known
+
+
+def test_a_share_that_is_none() -> None:
+    with pytest.raises(InputError, match="share must be above 0, got 0"):
+        Budget(0)
+    with pytest.raises(InputError, match=r"share must lie in \[0, 1\], got 1.5"):
+        Budget(1.5)
+
+
+@pytest.mark.parametrize(
+    ("steps", "rounded"), [(0.2, 1), (1, 1), (1.1, 2), (2.5, 5), (5.5, 10), (10, 10), (10.1, 20), (99, 100), (101, 200)]
+)
+def test_intervals_are_round_numbers(steps: float, rounded: int) -> None:
+    assert schedules._round(steps) == rounded

@@ -257,14 +257,14 @@ def control(shifts: Sequence[Shift], rate: float = LEVEL, smallest: float = 0.0)
     """
     _check.real("rate", rate, 0.0, 1.0)
     _check.real("smallest", smallest, 0.0)
-    if not shifts:
-        return []
     try:
         from scipy.stats import false_discovery_control
     except ImportError:
         raise InputError(
             "the false discovery rate needs scipy, which is not installed: pip install 'icsbound[report]'"
         ) from None
+    if not shifts:
+        return []
     adjusted = false_discovery_control([shift.p(smallest) for shift in shifts], method="by")
     return [judge(shift, float(p), rate, smallest) for shift, p in zip(shifts, adjusted, strict=True)]
 

@@ -33,6 +33,7 @@ MEASURE_FLAGS = {
     "--batch-size": "batch_size",
     "--seed": "seed",
     "--rate": "rate",
+    "--smallest": "smallest",
     "--device": "device",
 }
 SETTING = (

@@ -3,13 +3,12 @@
 Snapshots are captured one after another; the distances of a pair of them, one for each layer and view, are computed
 side by side in threads, since the work is done by torch and the native library, which run without Python's lock.
 Each distance is in ``records.jsonl`` as soon as it is known. The verdicts come last, because each is judged among
-all: of everything called "moved", the share of false alarms is kept at `rate`.
+all: of everything called "moved", the share of false alarms is kept at `rate`; `smallest` says what counts as a shift.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import time
@@ -26,8 +25,8 @@ from icsbound._check import InputError, positive_int
 from icsbound.measure.cheap import cheap_bracket
 from icsbound.measure.collector import Snapshot
 from icsbound.measure.emd import EMDResult
+from icsbound.measure.entries import Place, distance_record, layer_record, place_of, shift_record, verdict_record
 from icsbound.measure.floor import Estimate, HeldOut, Shift, Verdict, control, shift_report
-from icsbound.measure.monitor import layer_record
 from icsbound.records import DistanceRecord, Record, ShiftRecord, VerdictRecord
 from icsbound.training import devices, interrupts
 from icsbound.training.config import claim, read_json, refuse_another
@@ -82,9 +81,9 @@ def measure(
                         _leave(signals.caught, out)
             finally:
                 workers.shutdown(cancel_futures=True)
-            found = _judged(known, states.config.rate)
+            found = _judged(known, states.config.rate, states.config.smallest)
             for one in found:
-                writer.write(_verdict_record(one))
+                writer.write(verdict_record(place_of(one.distance), one.verdict))
             writer.sync()
     return found
 
@@ -140,56 +139,27 @@ def _one(config: MeasureConfig, pair: Pair, layer: str, view: str, a: Tensor, b:
     """The distance between two clouds, and what it says, as records."""
     start = time.perf_counter()
     bracket, shift = cheap_bracket(a, b), shift_report(a, b)
-    em, held = shift.em, shift.held_out
-    place = {
-        "run": pair.run,
-        "layer": layer,
-        "side": config.side,
-        "view": view,
-        "law": config.law,
-        "step_a": pair.a.step,
-        "step_b": pair.b.step,
-    }
+    place = Place(
+        run=pair.run,
+        layer=layer,
+        side=config.side,
+        view=view,
+        law=config.law,
+        step_a=pair.a.step,
+        step_b=pair.b.step,
+    )
     seconds = time.perf_counter() - start
-    ratio = em.value / bracket.scale if bracket.scale > 0 else math.inf if em.value > 0 else 0.0
-    distance = DistanceRecord(
-        **place,  # type: ignore[arg-type]
-        n=em.n,
-        d=em.d,
-        value=em.value,
-        lower=em.lower,
-        paired=bracket.paired if em.paired is None else em.paired,
-        independent=bracket.independent,
-        mean_shift=bracket.mean_shift,
-        norms=bracket.norms,
-        scale=bracket.scale,
-        scale_free=ratio,
-        estimator=em.estimator,
-        seconds=seconds,
-    )
-    said = ShiftRecord(
-        **place,  # type: ignore[arg-type]
-        error=shift.error,
-        floor=shift.floor,
-        disjoint=shift.disjoint,
-        spread=shift.spread,
-        potential=held.potential.value,
-        potential_error=held.potential.error,
-        shift=held.shift.value,
-        shift_error=held.shift.error,
-        norm=held.norm.value,
-        norm_error=held.norm.error,
-        p=held.p,
-        seconds=seconds,
-    )
-    return [distance, said]
+    return [
+        distance_record(place, len(a), a.shape[1], bracket, shift.em, seconds),
+        shift_record(place, shift, seconds),
+    ]
 
 
-def _judged(lines: list[Record], rate: float) -> list[Measured]:
+def _judged(lines: list[Record], rate: float, smallest: float) -> list[Measured]:
     """Every distance in `lines` with its verdict among all of them."""
     distances = {_key(line): line for line in lines if isinstance(line, DistanceRecord)}
     found = [(distances[_key(s)], _shift(distances[_key(s)], s)) for s in lines if isinstance(s, ShiftRecord)]
-    verdicts = control([shift for _, shift in found], rate)
+    verdicts = control([shift for _, shift in found], rate, smallest)
     return [Measured(*both, verdict) for both, verdict in zip(found, verdicts, strict=True)]
 
 
@@ -219,22 +189,6 @@ def _shift(distance: DistanceRecord, said: ShiftRecord) -> Shift:
     return Shift(em=em, error=said.error, floor=said.floor, disjoint=said.disjoint, held_out=held, spread=said.spread)
 
 
-def _verdict_record(one: Measured) -> VerdictRecord:
-    d, verdict = one.distance, one.verdict
-    return VerdictRecord(
-        run=d.run,
-        layer=d.layer,
-        side=d.side,
-        view=d.view,
-        law=d.law,
-        step_a=d.step_a,
-        step_b=d.step_b,
-        verdict=verdict.text,
-        p=verdict.p,
-        rate=verdict.level,
-    )
-
-
 def _key(record: DistanceRecord | ShiftRecord) -> Key:
     return (record.run, record.layer, record.view, record.step_a, record.step_b)
 
@@ -259,4 +213,4 @@ def _finished(path: Path) -> list[Measured] | None:
     verdicts = [line for line in lines if isinstance(line, VerdictRecord)]
     if not verdicts or len(verdicts) < sum(isinstance(line, ShiftRecord) for line in lines):
         return None
-    return _judged(lines, verdicts[0].rate)
+    return _judged(lines, verdicts[0].rate, verdicts[0].smallest)

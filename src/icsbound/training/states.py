@@ -51,6 +51,7 @@ class MeasureConfig:
     seed: fixes the choice of the probe, and the split of digits where no run has one (None: the run's own, 0 for
         files).
     rate: the share of false ones allowed among all "moved" verdicts.
+    smallest: what a verdict takes for a shift, in units of a layer's spread in the first state; 0: any.
     """
 
     checkpoints: tuple[str, ...]
@@ -67,6 +68,7 @@ class MeasureConfig:
     batch_size: int = 256
     seed: int | None = None
     rate: float = 0.05
+    smallest: float = 0.0
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -87,6 +89,7 @@ class MeasureConfig:
         if self.seed is not None:
             positive_int("seed", self.seed, 0)
         real("rate", self.rate, 0.0, 1.0)
+        real("smallest", self.smallest, 0.0)
         arms.parse(self.arm)
 
     def to_dict(self) -> dict[str, Any]:

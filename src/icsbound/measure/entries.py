@@ -1,0 +1,112 @@
+"""What a measurement writes down: records of distances, of what they say, of verdicts, and of layers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import torch
+from torch import nn
+
+from icsbound.measure.cheap import CheapBracket
+from icsbound.measure.emd import EMDResult
+from icsbound.measure.floor import Shift, Verdict
+from icsbound.records import DistanceRecord, LayerRecord, ShiftRecord, VerdictRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Which two clouds of which run: what all records of one distance share."""
+
+    run: str
+    layer: str
+    side: str
+    view: str
+    law: str
+    step_a: int
+    step_b: int
+
+
+def place_of(record: DistanceRecord) -> Place:
+    """Where a distance was taken."""
+    return Place(**{field.name: getattr(record, field.name) for field in fields(Place)})
+
+
+def distance_record(
+    place: Place, n: int, d: int, bracket: CheapBracket, em: EMDResult | None, seconds: float
+) -> DistanceRecord:
+    """The bracket of two clouds (n, d) and, unless it is None, their exact distance."""
+    value = None if em is None else em.value
+    return DistanceRecord(
+        **vars(place),
+        n=n,
+        d=d,
+        value=value,
+        lower=None if em is None else em.lower,
+        paired=bracket.paired if em is None or em.paired is None else em.paired,
+        independent=bracket.independent,
+        mean_shift=bracket.mean_shift,
+        norms=bracket.norms,
+        scale=bracket.scale,
+        scale_free=None if value is None else _ratio(value, bracket.scale),
+        estimator="bracket" if em is None else em.estimator,
+        seconds=seconds,
+    )
+
+
+def _ratio(value: float, scale: float) -> float:
+    return value / scale if scale > 0 else math.inf if value > 0 else 0.0
+
+
+def shift_record(place: Place, shift: Shift, seconds: float) -> ShiftRecord:
+    """What a distance says about the laws behind its clouds."""
+    held = shift.held_out
+    return ShiftRecord(
+        **vars(place),
+        error=shift.error,
+        floor=shift.floor,
+        disjoint=shift.disjoint,
+        spread=shift.spread,
+        potential=held.potential.value,
+        potential_error=held.potential.error,
+        shift=held.shift.value,
+        shift_error=held.shift.error,
+        norm=held.norm.value,
+        norm_error=held.norm.error,
+        p=held.p,
+        seconds=seconds,
+    )
+
+
+def verdict_record(place: Place, verdict: Verdict) -> VerdictRecord:
+    """The judgement on a distance among all that were judged with it."""
+    return VerdictRecord(
+        **vars(place), verdict=verdict.text, p=verdict.p, rate=verdict.level, smallest=verdict.smallest
+    )
+
+
+def layer_record(run: str, layer: str, step: int, module: nn.Module, positions: int | None) -> LayerRecord | None:
+    """The state of a normalization layer, or None for a module with none of: `alpha`, a `weight` per channel, `bound`.
+
+    `bound(positions)` is asked for the whole sample's output, of `positions` positions.
+    """
+    alpha, weight = getattr(module, "alpha", None), getattr(module, "weight", None)
+    if callable(clamped := getattr(module, "clamped_alpha", None)):
+        alpha = clamped()  # what the layer uses, where an optimizer's step left its range
+    alpha = alpha.detach() if isinstance(alpha, torch.Tensor) else None
+    weight = weight.detach().abs() if isinstance(weight, torch.Tensor) and weight.ndim == 1 else None
+    bound = getattr(module, "bound", None)
+    limit = float(bound(positions)) if callable(bound) and positions is not None else None
+    if alpha is None and weight is None and limit is None:
+        return None
+    return LayerRecord(
+        run=run,
+        layer=layer,
+        step=step,
+        alpha_mean=None if alpha is None else float(alpha.mean()),
+        alpha_min=None if alpha is None else float(alpha.min()),
+        alpha_max=None if alpha is None else float(alpha.max()),
+        weight_mean=None if weight is None else float(weight.mean()),
+        weight_max=None if weight is None else float(weight.max()),
+        bound=limit,
+    )

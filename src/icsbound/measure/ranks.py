@@ -1,0 +1,72 @@
+"""One capture by all ranks of a data-parallel training together: each runs its part of the probe, the first has all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+import torch.distributed as dist
+
+from icsbound._check import InputError
+from icsbound.measure.collector import Snapshot
+
+Shapes: TypeAlias = dict[tuple[str, str], tuple[int, int]]  # rows and columns of a cloud, by layer and view
+
+
+def require_group() -> None:
+    """Raise InputError where there is no group of processes to measure together with."""
+    if not (dist.is_available() and dist.is_initialized()):
+        raise InputError("gather must be False where torch.distributed is not initialized, got True")
+
+
+def gathered(capture: Callable[[], Snapshot]) -> Snapshot:
+    """What `capture` gives on all ranks, row after row in their order, on the first rank; elsewhere without clouds.
+
+    Every rank must call it. Where the capture raises on one rank it raises on all, so that none waits for ever.
+    """
+    taken, error = None, None
+    try:
+        taken = capture()
+    except Exception as raised:
+        error = raised
+    shapes: Shapes = {}
+    if taken is not None:
+        shapes = {key: (cloud.shape[0], cloud.shape[1]) for key, cloud in taken.clouds.items()}
+    reports: list[tuple[str | None, Shapes]] = [(None, {})] * int(dist.get_world_size())
+    dist.all_gather_object(reports, (None if error is None else f"{type(error).__name__}: {error}", shapes))
+    if error is not None:
+        raise error
+    for rank, (said, _) in enumerate(reports):
+        if said is not None:
+            raise RuntimeError(f"the capture failed on rank {rank}: {said}")
+    assert taken is not None
+    parts = [part for _, part in reports]
+    for rank, part in enumerate(parts):
+        if [(key, shape[1]) for key, shape in part.items()] != [(key, shape[1]) for key, shape in shapes.items()]:
+            raise InputError(
+                f"layers must give values of one size on all ranks, got {_listed(shapes)} on rank {dist.get_rank()} "
+                f"and {_listed(part)} on rank {rank}"
+            )
+    clouds = {key: _joined(cloud, [part[key][0] for part in parts]) for key, cloud in taken.clouds.items()}
+    first = {key: cloud for key, cloud in clouds.items() if cloud is not None}
+    return Snapshot(first, taken.modules, taken.positions)
+
+
+def _listed(shapes: Shapes) -> str:
+    return ", ".join(f"{layer} ({view}: {shape[1]})" for (layer, view), shape in shapes.items())
+
+
+def _joined(cloud: torch.Tensor, rows: list[int]) -> torch.Tensor | None:
+    """The clouds of all ranks, of `rows` rows each, one under the other on the first rank; None on the others."""
+    # As bytes, for which every backend has a gather, and padded to one length, which gathering asks for.
+    device = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
+    sent = cloud.new_zeros((max(rows), cloud.shape[1]), device=device)
+    sent[: len(cloud)] = cloud
+    first = dist.get_rank() == 0
+    received = [torch.empty_like(sent).view(torch.uint8) for _ in rows] if first else None
+    dist.gather(sent.view(torch.uint8), received, dst=0)
+    if received is None:
+        return None
+    parts = [part.view(cloud.dtype)[:n] for part, n in zip(received, rows, strict=True)]
+    return torch.cat(parts).to(cloud.device)
