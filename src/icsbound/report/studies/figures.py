@@ -60,7 +60,7 @@ def _drawn(panel: Panel, rows: pd.DataFrame) -> pd.DataFrame:
     data = data[np.isfinite(data["mean"])]
     if panel.y_scale == "log":
         data = data[data["mean"] > 1e-9 * data["mean"].max()]
-        data["low"] = data["low"].where(data["low"] > 0, data["mean"])
+        data["low"] = data["low"].mask(data["low"] <= 0, data["mean"])
         data["predicted"] = data["predicted"].where(data["predicted"] > 0)
     # A bound is dashed, a prediction that the points should meet is not.
     kind = np.where(data["relation"] == "equal", "prediction", "bound")
@@ -89,15 +89,17 @@ def _x(panel: Panel, data: pd.DataFrame) -> alt.X:
     values = sorted(data["x"].unique().tolist())
     # Few values are named themselves; where there are many, the axis chooses.
     named = panel.x_scale != "sqrt" and panel.kind == "lines" and len(values) <= 11
-    axis = alt.Axis(format="d" if whole else "~g", tickCount=6, labelOverlap="greedy", labelFlush=True)
+    form = "d" if whole else "~s" if max(values) > 2000 else ".3~r"
+    axis = alt.Axis(format=form, tickCount=6, labelOverlap="greedy", labelFlush=True)
     if named:
-        axis = alt.Axis(format="d" if whole else "~g", values=values, labelOverlap="greedy")
+        axis = alt.Axis(format=form, values=values, labelOverlap="greedy")
     return alt.X("x:Q", title=panel.x, scale=scale, axis=axis)
 
 
 def _y(panel: Panel, field: str) -> alt.Y:
-    scale = alt.Scale(type=panel.y_scale, nice=False, padding=8, zero=False)
-    return alt.Y(f"{field}:Q", title=panel.y, scale=scale, axis=alt.Axis(tickCount=5, format=".3~g"))
+    zero = {} if panel.y_scale == "log" else {"zero": False}
+    scale = alt.Scale(type=panel.y_scale, nice=False, padding=8, **zero)
+    return alt.Y(f"{field}:Q", title=panel.y, scale=scale, axis=alt.Axis(tickCount=5, format=".3~r"))
 
 
 def _tip(data: pd.DataFrame, *more: str) -> list[alt.Tooltip]:
@@ -107,16 +109,16 @@ def _tip(data: pd.DataFrame, *more: str) -> list[alt.Tooltip]:
 
 def _lines(panel: Panel, data: pd.DataFrame, curves: list[str]) -> Any:
     base = alt.Chart().encode(x=_x(panel, data), color=_colour(curves))
-    predicted = data["predicted"].notna().any()
     dash = alt.StrokeDash(
         "line:N", scale=alt.Scale(domain=["prediction", "bound"], range=[[1, 0], [4, 3]]), legend=None
     )
     layers = []
-    if predicted:
+    if data["predicted"].notna().any():
         line = base.transform_filter("isValid(datum.predicted)").mark_line(strokeWidth=1.6, opacity=0.65)
         layers.append(line.encode(y=_y(panel, "predicted"), strokeDash=dash))
-    else:
-        layers.append(base.mark_line(strokeWidth=1.6, opacity=0.65).encode(y=_y(panel, "mean")))
+    if (data["line"] == "bound").any():  # what is not predicted itself is joined
+        line = base.transform_filter("datum.line == 'bound'").mark_line(strokeWidth=1.2, opacity=0.5)
+        layers.append(line.encode(y=_y(panel, "mean")))
     if data["low"].notna().any():
         layers.append(base.mark_rule(strokeWidth=2, opacity=0.5).encode(y=_y(panel, "low"), y2="high:Q"))
     layers.append(base.mark_point(size=32, filled=True, opacity=0.95).encode(y=_y(panel, "mean"), tooltip=_tip(data)))

@@ -77,8 +77,9 @@ PANELS = (
         "Two different layers under three laws",
         _MEASURED + "Frozen: one noisy draw; eval: running averages; train: each batch by its own statistics.",
         "batch size M",
-        "W1",
+        "W1 (log scale)",
         x_scale="log",
+        y_scale="log",
     ),
     Panel(
         "noise",
