@@ -95,7 +95,7 @@ def test_a_taken_folder_is_refused_and_force_replaces_a_run_only(
         ("train --epochs 0", "epochs must be an integer of at least 1, got 0"),
         ("train --seed one", "argument --seed: invalid int value: 'one'"),
         ("compare --seeds 1 1", "seeds must name at least one, each once, got (1, 1)"),
-        ("report nowhere", "folder must be the folder of a run, got 'nowhere'"),
+        ("report nowhere", "PATH must be the folder of a run or a file of results, got 'nowhere'"),
         ("train --resume nowhere", "nowhere must be the folder of a run, and holds no config.json"),
         ("measures", "invalid choice: 'measures'"),
     ],

@@ -35,8 +35,30 @@ def test_the_jobs_of_an_array_fill_one_table(swept: Path, capsys: pytest.Capture
     assert printed[0].startswith("bn: ")
     assert printed[1].startswith("gn: ")
     assert " to bn (95 %: " in printed[1]
-    assert printed[-1] == f"table: {swept / 'results.jsonl'}"
+    assert printed[-2] == f"table: {swept / 'results.jsonl'}"
+    assert printed[-1] == f"page: {swept / 'report.html'}"
+    assert "gn reaches" in (swept / "report.html").read_text()
+    assert (swept / "figures" / "tiny-differences.svg").is_file()
+    before = (swept / "report.html").read_bytes()
+    assert run("report", swept) == 0
+    assert (swept / "report.html").read_bytes() == before
     assert len(results.read(swept / "results.jsonl")) == 4
+
+
+def test_a_file_of_results_has_a_page_and_a_text(
+    swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "kept.jsonl"
+    file.write_bytes((swept / "results.jsonl").read_bytes())
+    assert run("report", file, "--out", tmp_path / "docs", "--markdown") == 0
+    assert capsys.readouterr().out == f"page: {tmp_path / 'docs' / 'results.md'}\n"
+    assert sorted(p.name for p in (tmp_path / "docs").iterdir()) == ["figures", "results.md"]
+    assert run("report", file) == 0
+    assert (tmp_path / "report.html").is_file()
+    assert run("report", swept / "bn-batch1000-seed0", "--out", tmp_path) == 2
+    assert "--out and --markdown must go with a table of results, got '" in capsys.readouterr().err
+    assert run("report", tmp_path / "nowhere") == 2
+    assert "PATH must be the folder of a run or a file of results, got '" in capsys.readouterr().err
 
 
 def test_force_replaces_a_table_only_by_what_can_be_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

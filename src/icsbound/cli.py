@@ -71,8 +71,10 @@ def parser() -> argparse.ArgumentParser:
 
     more.add(commands, _ARM_HELP, _training_flags)
 
-    page = commands.add_parser("report", help="write the page of a run's folder anew, from its records")
-    page.add_argument("folder", type=Path)
+    page = commands.add_parser("report", help="write the page of a run or table anew, from its records or lines")
+    page.add_argument("folder", type=Path, metavar="PATH", help="a folder with records, or a file of results")
+    page.add_argument("--out", type=Path, metavar="DIR", help="of a table: where the page goes (default: beside it)")
+    page.add_argument("--markdown", action="store_true", help="of a table: results.md and figures as SVG, no page")
     page.set_defaults(run=_report)
 
     checkup = commands.add_parser("doctor", help="say what this installation runs on, and why")
@@ -197,9 +199,16 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    if not args.folder.is_dir():
-        fail("folder", "be the folder of a run", str(args.folder))
-    print(f"page: {report.build(args.folder)}")
+    path: Path = args.folder
+    if path.is_file() or (path / "results.jsonl").is_file():
+        out = args.out or (path if path.is_dir() else path.parent)
+        print(f"page: {report.build_results(path, out, markdown=args.markdown)}")
+        return 0
+    if not path.is_dir():
+        fail("PATH", "be the folder of a run or a file of results", str(path))
+    if args.out or args.markdown:
+        fail("--out and --markdown", "go with a table of results", str(path))
+    print(f"page: {report.build(path)}")
     return 0
 
 

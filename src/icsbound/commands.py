@@ -248,15 +248,21 @@ def _measure(args: argparse.Namespace) -> int:
 
 
 def _show(lines: list[results.Line], out: Path, as_json: bool) -> None:
-    """The lines, or what they say: means over seeds, and differences to the control with their intervals."""
+    """The lines, or what they say: means over seeds, and differences to the control with their intervals; then the
+    page of the whole table.
+    """
     if as_json:
         for line in lines:
             print(json.dumps(dataclasses.asdict(line)))
-        return
+    else:
+        try:
+            from icsbound.report.results.contrasts import summary
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"intervals must have {error.name}, which is not installed; pip install 'icsbound[train]'"
+            ) from None
+        print("\n".join([*summary(lines), f"table: {out / 'results.jsonl'}"]))
     try:
-        from icsbound.report.results.contrasts import summary
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"intervals must have {error.name}, which is not installed; pip install 'icsbound[train]'"
-        ) from None
-    print("\n".join([*summary(lines), f"table: {out / 'results.jsonl'}"]))
+        print(f"page: {report.build_results(out, out)}", file=sys.stderr if as_json else sys.stdout)
+    except InputError as error:
+        print(f"no page yet: {error}", file=sys.stderr)

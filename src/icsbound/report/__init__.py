@@ -11,7 +11,7 @@ from pathlib import Path
 
 from icsbound._check import InputError
 
-__all__ = ["build", "require"]
+__all__ = ["build", "build_results", "require"]
 
 
 def require() -> None:
@@ -26,7 +26,8 @@ def require() -> None:
 
 
 def build(folder: str | os.PathLike[str]) -> Path:
-    """Write `report.html` and `figures/` into `folder` from every `records.jsonl` in it or below.
+    """Write `report.html` and `figures/` into `folder` from every `records.jsonl` in it or below, or where there is
+    one from its `results.jsonl`.
 
     The page is one file that needs no network and no server, and no other file beside it. A run that was interrupted is
     shown as far as it came, and named. The same records give the same page. Returns the path of `report.html`.
@@ -35,8 +36,22 @@ def build(folder: str | os.PathLike[str]) -> Path:
     """
     require()
     from icsbound.report import html
+    from icsbound.report.results import page
     from icsbound.report.studies import page as studies
     from icsbound.report.studies import points
 
     folder = Path(folder)
-    return studies.build(folder) if points.holds_studies(folder) else html.build(folder)
+    if points.holds_studies(folder):
+        return studies.build(folder)
+    return page.build(folder, folder) if (folder / "results.jsonl").is_file() else html.build(folder)
+
+
+def build_results(path: str | os.PathLike[str], out: str | os.PathLike[str], *, markdown: bool = False) -> Path:
+    """Write the page of the table of results at `path`, a file or a folder, into `out`, and return its path.
+
+    With `markdown`, write ``results.md`` and the figures in it as SVG instead: text that a repository can keep.
+    """
+    require()
+    from icsbound.report.results import page
+
+    return (page.build_markdown if markdown else page.build)(Path(path), Path(out))

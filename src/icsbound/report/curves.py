@@ -131,9 +131,11 @@ def _curve(study: Study, column: str, title: str, factor: float, log: bool) -> t
 def alpha(study: Study) -> Figure | None:
     """Alpha over steps: one line a layer, one panel an arm."""
     rows = study.layers[study.layers["alpha_mean"].notna()]
-    if rows.empty:
-        return None
-    names = study.layers_in(rows)
+    return None if rows.empty else alpha_of(rows, study.layers_in(rows), study.arms)
+
+
+def alpha_of(rows: pd.DataFrame, names: list[str], arms: list[str], name: str = "alpha") -> Figure:
+    """The figure of `rows`, one a layer and step, for the layers `names` in the order of the network."""
     layers = st.some_layers(names, 24)
     rows = st.binned(rows[rows["layer"].isin(layers)], "step", 60)
     groups = rows.groupby(["arm", "layer", "step"], sort=False)[["alpha_mean", "alpha_min", "alpha_max"]]
@@ -155,11 +157,11 @@ def alpha(study: Study) -> Figure | None:
             data=TABLE,
         )
         .properties(width=PANEL, height=220)
-        .facet(facet=alt.Facet("arm:N", title=None, sort=study.arms), columns=2)
+        .facet(facet=alt.Facet("arm:N", title=None, sort=arms), columns=2)
     )
     ranges = data.groupby("arm", sort=False)["mean"]
     return Figure(
-        name="alpha",
+        name=name,
         section="alpha",
         title="Alpha during training",
         reading="Line: mean over a layer's channels, blue near the input, red near the output; band: lowest to "

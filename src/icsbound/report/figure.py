@@ -45,8 +45,12 @@ class Figure:
 
 def arm_colour(study: Study, data: pd.DataFrame, legend: bool = False) -> alt.Color:
     """The colour of an arm: the same in every figure."""
-    arms = study.arms_in(data)
-    colours = [PALETTE[study.arms.index(arm) % len(PALETTE)] for arm in arms]
+    return colour_of(study.arms_in(data), study.arms, legend)
+
+
+def colour_of(arms: list[str], every: list[str], legend: bool = False) -> alt.Color:
+    """The colours of `arms`, each that of its place among `every` arm of the page."""
+    colours = [PALETTE[every.index(arm) % len(PALETTE)] for arm in arms]
     keys = alt.Legend(orient="top", symbolOpacity=1, symbolType="circle") if legend and len(arms) > 1 else None
     return alt.Color("arm:N", scale=alt.Scale(domain=arms, range=colours), title=None, legend=keys)
 
@@ -88,8 +92,9 @@ def tips(*texts: str, form: str = ".3~g", **numbers: str) -> list[alt.Tooltip]:
 
 
 def null_line(base: Any, value: float) -> Any:
-    """The dashed line at `value`, where there is no difference."""
-    return base.mark_rule(size=1.5, strokeDash=[4, 3]).encode(x=alt.datum(value), color=alt.value("#888"))
+    """The dashed line at `value`, where there is no difference, through the whole chart that `base` is a layer of."""
+    once = alt.Chart(base.data).transform_aggregate(rows="count()")  # not for each row of the data
+    return once.mark_rule(size=1.5, strokeDash=[4, 3]).encode(x=alt.datum(value), color=alt.value("#888"))
 
 
 def dots(size: int) -> alt.OverlayMarkDef:

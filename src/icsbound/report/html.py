@@ -74,7 +74,7 @@ def build(folder: Path) -> Path:
         config=study.config,
     )
     text = render(page)
-    plots.save(list(page.figures), folder / "figures")
+    plots.save(page.figures, folder / "figures")
     return plots.write(folder / "report.html", text.encode("utf-8"))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ def packed(figure: Figure) -> dict[str, Any]:
     return {"spec": figure.spec(), "columns": columns, "panels": figure.panels}
 
 
-def save(figures: list[Figure], folder: Path) -> None:
+def save(figures: Sequence[Figure], folder: Path, kinds: tuple[str, ...] = ("svg", "png")) -> None:
     """Each figure as SVG and PNG, on white, drawn without a browser."""
     folder.mkdir(exist_ok=True)
     for figure in figures:
@@ -84,8 +84,10 @@ def save(figures: list[Figure], folder: Path) -> None:
         svg = vl_convert.vegalite_to_svg(spec, vl_version=VERSION)
         # Gradients are counted on from figure to figure; a file must not depend on what was drawn before it.
         svg = re.sub(r'(?<=id="gradient_)\d+|(?<=url\(#gradient_)\d+', "0", svg)
-        write(folder / f"{figure.name}.svg", svg.encode("utf-8"))
-        write(folder / f"{figure.name}.png", vl_convert.svg_to_png(svg, scale=2))
+        if "svg" in kinds:
+            write(folder / f"{figure.name}.svg", svg.encode("utf-8"))
+        if "png" in kinds:
+            write(folder / f"{figure.name}.png", vl_convert.svg_to_png(svg, scale=2))
 
 
 def write(path: Path, content: bytes) -> Path:

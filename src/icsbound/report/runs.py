@@ -23,9 +23,7 @@ from icsbound.records import (
     ShiftRecord,
     VerdictRecord,
 )
-
-# What each arm is compared with where config.json does not say it: with `published-batch` the gain of alpha is in both.
-CONTROLS = {"published": ("published-batch", "bn")}
+from icsbound.report.controls import control
 
 
 @dataclass(frozen=True)
@@ -78,10 +76,9 @@ class Study:
     def control(self, arm: str) -> str | None:
         """The arm that `arm` is compared with; None for a control itself and where its control was not run."""
         named = self.config.get("controls")
-        choices = CONTROLS.get(arm.partition(":")[0], ("bn",))  # "published:eps=0.1" has the control of "published"
         if isinstance(named, dict) and arm in named:
-            choices = (named[arm],)
-        return next((c for c in choices if c in self.arms and c != arm), None)
+            return named[arm] if named[arm] in self.arms and named[arm] != arm else None
+        return control(arm, self.arms)
 
     @property
     def unfinished(self) -> list[Run]:
@@ -118,7 +115,7 @@ def load(folder: Path) -> Study:
     notes: list[str] = []
     runs: dict[tuple[str, int], Run] = {}
     for path in files:
-        for run in _runs(path, folder, notes):
+        for run in read(path, folder, notes):
             key = (run.arm, run.seed)
             if key in runs:
                 notes.append(f"{run.path} repeats {run.arm}, seed {run.seed}, of {runs[key].path} and is left out.")
@@ -149,7 +146,7 @@ def load(folder: Path) -> Study:
     )
 
 
-def _runs(path: Path, folder: Path, notes: list[str]) -> list[Run]:
+def read(path: Path, folder: Path, notes: list[str]) -> list[Run]:
     """The runs of one file; what is wrong with it goes into `notes`."""
     where = path.relative_to(folder).as_posix()
     with warnings.catch_warnings(record=True) as caught:

@@ -8,9 +8,10 @@ from lines import line, shifted, table
 from scipy import stats
 
 from icsbound._check import InputError
+from icsbound.report.controls import CONTROLS
 from icsbound.report.intervals import holm
 from icsbound.report.results.contrasts import averaged, contrasts, summary
-from icsbound.report.results.groups import CONTROLS, case_text
+from icsbound.report.results.groups import case_of, case_text
 from icsbound.training import arms
 
 
@@ -122,8 +123,7 @@ def test_shifts_are_averaged_within_a_run() -> None:
     lines = shifted(seeds=3)
     found = [one for one in averaged(lines) if one.shift != "none"]
     assert len(found) == 9
-    assert {case_text((("shift", f.shift), ("severity", f.severity), ("perturbation", "none"), ("remedy", "none"),
-                       ("eval_batch", 0))) for f in found} == {"mean of 2 corruptions at severity 1, 3, 5"}  # fmt: skip
+    assert {case_text(case_of(one)) for one in found} == {"mean of 2 corruptions at severities 1, 3, 5"}
     own = [one.accuracy for one in lines if (one.arm, one.seed) == ("gn", 2) and one.shift != "none"]
     mean = next(one for one in found if (one.arm, one.seed) == ("gn", 2))
     assert mean.accuracy == pytest.approx(np.mean(own))

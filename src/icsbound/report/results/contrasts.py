@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from icsbound._check import InputError
+from icsbound.report.controls import control
 from icsbound.report.intervals import LEVEL, Interval, bootstrap, holm, p_value, student
-from icsbound.report.results.groups import OWN, Where, case_of, case_text, control, group_of, groups
+from icsbound.report.results.groups import OWN, Where, case_of, case_text, group_of, groups
 from icsbound.results import Line
 
 
@@ -136,8 +137,11 @@ def _counted(shifts: list[tuple[str, int]]) -> str:
     names, severities = dict.fromkeys(n for n, _ in shifts), sorted({s for _, s in shifts})
     if len(shifts) == len(names) * len(severities):
         what = f"{len(names)} corruptions" if len(names) > 1 else next(iter(names))
-        levels = ", ".join(map(str, severities))
-        return f"{what} at severity {levels}"
+        if len(severities) == 1:
+            return f"{what} at severity {severities[0]}"
+        whole = severities == list(range(severities[0], severities[-1] + 1))
+        levels = f"{severities[0]} to {severities[-1]}" if whole else ", ".join(map(str, severities))
+        return f"{what} at severities {levels}"
     return f"{len(shifts)} corruptions with severities"
 
 

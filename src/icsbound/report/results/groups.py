@@ -6,6 +6,7 @@ accuracy was taken under: the shift of the input, the change of the weights, the
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -15,11 +16,10 @@ from icsbound.results import Line
 Where: TypeAlias = tuple[tuple[str, Any], ...]
 
 OWN = ("setting", "phase", "dataset", "model", "batch_size", "epochs", "split")
+REST = "as trained"  # the case of clean images, the weights as they were trained, and stored statistics
 CASE = ("shift", "severity", "perturbation", "remedy", "eval_batch")
 # Of a line's config: its arm and seed, what the line names itself, and what decides how fast it ran.
 _LEFT_OUT = {"arm", "seed", "data", "model", "split", "recipe.batch_size", "recipe.epochs", "threads"}
-# The arm that each is judged by, the first of these that was run; `published-batch` has the gain of `published`.
-CONTROLS = {"published": ("published-batch", "bn")}
 
 
 @dataclass(frozen=True)
@@ -49,31 +49,26 @@ def case_of(line: Line) -> Where:
     return tuple((name, getattr(line, name)) for name in CASE)
 
 
-def control(arm: str, present: Iterable[str]) -> str | None:
-    """The arm of `present` that `arm` is judged by; None for a control itself and where its control was not run."""
-    choices = CONTROLS.get(arm.partition(":")[0], ("bn",))  # "published:eps=0.1" has the control of "published"
-    present = set(present)
-    return next((choice for choice in choices if choice in present and choice != arm), None)
-
-
 def groups(lines: Sequence[Line]) -> list[Group]:
     """The groups of `lines`: confirmed ones first, otherwise in the order in which they began."""
     found = list(dict.fromkeys(group_of(line) for line in lines))
     found.sort(key=lambda where: dict(where)["phase"] != "confirm")
-    return [Group(where, label) for where, label in zip(found, _labels(found), strict=True)]
+    labels: dict[Where, str] = {}
+    for setting in {dict(where)["setting"] for where in found}:
+        labels |= _labels([where for where in found if dict(where)["setting"] == setting])
+    return [Group(where, labels[where]) for where in found]
 
 
-def _labels(found: list[Where]) -> list[str]:
-    """For each group the choices that tell it from the others of its setting, and no more of them than that takes."""
+def _labels(found: list[Where]) -> dict[Where, str]:
+    """For each group of one setting the choices that tell it from the others, and no more of them than that takes."""
     tables = [dict(where) for where in found]
-    told: list[tuple[str, ...]] = [(table["setting"],) for table in tables]
+    told: list[tuple[str, ...]] = [() for _ in found]
     chosen: list[str] = []
-    named = [*OWN[1:], "dropout", *(name for table in tables for name in table)]
-    for name in dict.fromkeys(n for n in named if n != "setting"):
+    for name in dict.fromkeys([*OWN[1:], "dropout", *(name for table in tables for name in table)]):
         finer = [(*key, repr(table.get(name))) for key, table in zip(told, tables, strict=True)]
         if len(set(finer)) > len(set(told)):
             told, chosen = finer, [*chosen, name]
-    return [", ".join(said(name, table.get(name)) for name in chosen) for table in tables]
+    return {where: ", ".join(said(n, dict(where).get(n)) for n in chosen) for where in found}
 
 
 def said(name: str, value: Any) -> str:
@@ -83,13 +78,28 @@ def said(name: str, value: Any) -> str:
 
 
 def case_text(where: Where) -> str:
-    """A case in words; empty for clean images, the weights as trained and stored statistics."""
+    """A case in words; empty for that of `REST`."""
     case = dict(where)
     shift = f"{case['shift']} {case['severity']}" if case["severity"] else case["shift"]
     parts = [] if shift == "none" else [shift]
     parts += [case[name] for name in ("perturbation", "remedy") if case[name] != "none"]
     parts += [f"statistics of batches of {case['eval_batch']}"] if case["eval_batch"] else []
     return ", ".join(parts)
+
+
+def slug(text: str, taken: Iterable[str] = ()) -> str:
+    """`text` as a part of a file's name, unlike those `taken`: small letters, digits, dots and hyphens."""
+    plain = re.sub(r"[^a-z0-9.]+", "-", text.lower())[:60].strip("-.") or "group"
+    taken = set(taken)
+    return next(name for k in range(1, len(taken) + 2) if (name := plain if k == 1 else f"{plain}-{k}") not in taken)
+
+
+def slugs(groups: Sequence[Group]) -> list[str]:
+    """A name for each group, all different."""
+    found: list[str] = []
+    for group in groups:
+        found.append(slug(group.title, found))
+    return found
 
 
 def _leaves(values: dict[str, Any], above: str = "") -> dict[str, Any]:

@@ -1,0 +1,102 @@
+"""What the page of a table says first: each arm against its control, experiment by experiment."""
+
+from __future__ import annotations
+
+from icsbound.report.findings import Finding
+from icsbound.report.findings import Group as Findings
+from icsbound.report.results.contrasts import Contrast
+from icsbound.report.results.groups import REST, Group, case_text
+from icsbound.report.results.table import Table
+from icsbound.report.wording import count, listed, number, percent, points, signed
+
+
+def all_findings(table: Table) -> list[Findings]:
+    """Every finding of the page in reading order; what went wrong comes first."""
+    found = [Findings("Look at this first", "", alerts(table))]
+    found += [Findings(group.title, basis(table, group), of_group(table, group)) for group in table.groups]
+    return [group for group in found if group.findings]
+
+
+def alerts(table: Table) -> list[Finding]:
+    """Lines that could not be read, runs without a line, arms without a partner."""
+    found = [Finding(note, "alert") for note in table.notes]
+    done = len({(line.arm, line.seed, line.batch_size) for line in table.lines})
+    if table.planned is not None and done < table.planned:
+        text = f"{done} of {count(table.planned, 'run')} of this sweep are finished."
+        found.append(Finding(text, "alert", "The others are missing from every number below."))
+    for group in table.groups:
+        own = table.of(table.accuracy, group)
+        seeds = {arm: set(own.loc[own["arm"] == arm, "seed"]) for arm in table.arms_in(own)}
+        lacking = {arm: sorted(set().union(*seeds.values()) - had) for arm, had in seeds.items()}
+        lacking = {arm: missing for arm, missing in lacking.items() if missing}
+        if lacking:
+            parts = [f"{arm} lacks {count(len(missing), 'seed')}" for arm, missing in lacking.items()]
+            found.append(Finding(f"{group.title}: {listed(parts)}.", "alert", "Differences use shared seeds alone."))
+    return found
+
+
+def basis(table: Table, group: Group) -> str:
+    """What the findings of one experiment rest on."""
+    own = table.of(table.accuracy, group)
+    dropout = dict(group.where).get("dropout")
+    where = (
+        f"{group['model']} on {group['dataset']}, {count(group['epochs'], 'epoch')}, batch size {group['batch_size']}"
+        f"{f', dropout {dropout}' if dropout else ''}; {group['split']} split, "
+        f"{count(own['seed'].nunique(), 'seed')}. "
+    )
+    family = next((c.family for c in table.against(group)), 0)
+    how = (
+        f"Differences are paired by seed, with Student t intervals; verdicts are by Holm's adjustment over the "
+        f"{count(family, 'contrast')} of this setting. "
+        if family
+        else ""
+    )
+    phase = (
+        "Confirmation: nothing was chosen by these accuracies."
+        if group["phase"] == "confirm"
+        else "Exploration: something may have been chosen by these accuracies, and no verdict here confirms anything."
+    )
+    return where + how + phase
+
+
+def of_group(table: Table, group: Group) -> list[Finding]:
+    """A sentence for each arm and case of one experiment."""
+    means = table.of(table.means, group)
+    found = []
+    against = {(case_text(c.case) or REST, c.arm): c for c in table.against(group)}
+    compared = {case for case, _ in against}
+    for case, rows in means.groupby("case", sort=False):
+        for arm in table.arms_in(rows):
+            values = rows.loc[rows["arm"] == arm, "accuracy"] / 100
+            under = "" if case == REST else f"{_capital(str(case))}: "
+            spread = f" ({percent(values.min())} to {percent(values.max())} by seed)" if len(values) > 1 else ""
+            text = f"{under}{arm} reaches {percent(values.mean(), 2)}{spread}"
+            contrast = against.get((str(case), arm))
+            if contrast is None and case != REST and case in compared:
+                continue  # a control, whose accuracy stands in each contrast
+            if contrast is None:
+                found.append(Finding(f"{text}.", "", count(len(values), "seed") + "."))
+                continue
+            control = f"against {contrast.control} ({percent(sum(contrast.controls) / len(contrast.controls), 2)})"
+            text = f"{text}: {points(contrast.interval)} {control}."
+            found.append(Finding(text, contrast.verdict, evidence(contrast)))
+    return found
+
+
+def evidence(contrast: Contrast) -> str:
+    """What one contrast rests on: seeds, p before and after the adjustment, and the check by resampling."""
+    seeds = count(len(contrast.seeds), "seed")
+    if not contrast.interval.known:
+        return f"{seeds}; not enough to judge by."
+    low, high = (signed(100 * end) for end in contrast.boot)
+    same = (contrast.boot[0] > 0 or contrast.boot[1] < 0) == (contrast.interval.verdict() != "not resolved")
+    check = f"resampling seeds gives {low} to {high}" + ("" if same else ", which judges otherwise")
+    return f"{seeds}; p {_p(contrast.p)}, Holm {_p(contrast.adjusted)}; {check}."
+
+
+def _p(value: float) -> str:
+    return number(value, 2) if value >= 1e-4 else "< 0.0001"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

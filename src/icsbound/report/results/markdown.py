@@ -1,0 +1,73 @@
+"""The table of results as Markdown, for a repository: the same lines give the same text."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from icsbound.report.figure import Figure
+from icsbound.report.results import reproduce
+from icsbound.report.results.contrasts import Contrast
+from icsbound.report.results.findings import alerts, basis
+from icsbound.report.results.groups import REST, Group, case_text, slugs
+from icsbound.report.results.table import Table
+from icsbound.report.wording import count, number, percent, signed
+
+_HEAD = ("case", "arm", "seeds", "accuracy", "control", "difference (95 % interval)", "resampled", "Holm p", "verdict")
+
+
+def text(table: Table, figures: Sequence[Figure]) -> str:
+    """The findings experiment by experiment as tables, with `figures` by their names in ``figures/``."""
+    parts = [
+        "# Results",
+        "Accuracy of each arm, and its difference to its control in percentage points, paired by seed. Written by "
+        "`icsbound report results.jsonl --markdown`: do not edit.",
+        *(_plain(f"> {finding.text} {finding.basis}") for finding in alerts(table)),
+    ]
+    for name, group in zip(slugs(table.groups), table.groups, strict=True):
+        parts += [_plain(f"## {group.title}"), _plain(basis(table, group)), _table(_rows(table, group))]
+        parts += [_figure(figure) for figure in figures if figure.section == name]
+    shared = [figure for figure in figures if figure.section == "batch-sizes"]
+    parts += ["## Batch sizes", *map(_figure, shared)] if shared else []
+    pairs = [_plain(f"- {name}: {value}") for name, value in reproduce.setting(table)]
+    parts += ["## How to reproduce", textwrap.indent(reproduce.commands(table), "    "), "\n".join(pairs)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _rows(table: Table, group: Group) -> list[tuple[str, ...]]:
+    means = table.of(table.means, group)
+    against = {(case_text(c.case) or REST, c.arm): c for c in table.against(group)}
+    rows: list[tuple[str, ...]] = [_HEAD]
+    for case, part in means.groupby("case", sort=False):
+        for arm in table.arms_in(part):
+            values = part.loc[part["arm"] == arm, "accuracy"] / 100
+            start = (str(case), f"`{arm}`", str(len(values)), percent(values.mean(), 2))
+            contrast = against.get((str(case), arm))
+            rows.append(start + (_against(contrast) if contrast else ("",) * 5))
+    return rows
+
+
+def _against(c: Contrast) -> tuple[str, ...]:
+    difference = signed(100 * c.interval.mean)
+    if not c.interval.known:
+        why = f"{count(len(c.seeds), 'seed')}: no interval" if len(c.seeds) == 1 else "the same at every seed"
+        return f"`{c.control}`", f"{difference} ({why})", "", "", c.verdict
+    low, high, *boot = (signed(100 * end) for end in (c.interval.low, c.interval.high, *c.boot))
+    adjusted = number(c.adjusted, 2) if c.adjusted >= 1e-4 else "< 0.0001"
+    return f"`{c.control}`", f"{difference} ({low} to {high})", " to ".join(boot), adjusted, f"**{c.verdict}**"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    head, *body = (tuple(_plain(cell) for cell in row) for row in rows)
+    lines = [head, ("---",) * len(head), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _figure(figure: Figure) -> str:
+    alt = _plain(figure.alt).replace("[", "(").replace("]", ")")
+    return f"![{alt}](figures/{figure.name}.svg)\n\n" + _plain(f"*{figure.title}.* {figure.reading} {figure.basis}")
+
+
+def _plain(cell: str) -> str:
+    """Text that cannot leave its place: names come from users."""
+    return " ".join(cell.split()).replace("|", "\\|").replace("<", "&lt;")

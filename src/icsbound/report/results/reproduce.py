@@ -1,0 +1,79 @@
+"""How to run a table again: for each experiment the sweep, and the evaluations of what it trained."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from icsbound.report import reproduce
+from icsbound.report.results.groups import Group, case_of, group_of, slugs
+from icsbound.report.results.table import Table
+from icsbound.report.wording import listed
+from icsbound.results import Line
+
+_REMEDIES = {"recalibrate": "--recalibrate", "mix": "--mix", "standardize": "--standardize", "by-label": "--by-label"}
+
+
+def commands(table: Table) -> str:
+    """A line for each command. Data that lie in a folder of the user's own also need ``--data-dir``."""
+    found = []
+    for name, group in zip(slugs(table.groups), table.groups, strict=True):
+        lines = [line for line in table.lines if group_of(line) == group.where]
+        found += [f"{_sweep(group, lines)} --out runs/{name}", *_evaluations(name, group, lines)]
+    return "\n".join(found)
+
+
+def _sweep(group: Group, lines: Sequence[Line]) -> str:
+    base = {k: v for k, v in lines[0].config.items() if k not in ("arm", "seed")}
+    return reproduce.command(
+        {
+            "arms": list(dict.fromkeys(line.arm for line in lines)),
+            "seeds": sorted({line.seed for line in lines}),
+            "batch_sizes": [group["batch_size"]],
+            "setting": group["setting"],
+            "phase": group["phase"],
+            "scale_lr": False,  # the rate that is shown is the one that was used
+            "base": base,
+        }
+    )
+
+
+def _evaluations(name: str, group: Group, lines: Sequence[Line]) -> list[str]:
+    """One command for each change of the weights and remedy, with all its shifts."""
+    shifts: dict[tuple[str, str, int], dict[str, None]] = {}
+    for case in dict.fromkeys(map(case_of, lines)):
+        c = dict(case)
+        shift = f"{c['shift']}:{c['severity']}" if c["severity"] else c["shift"]
+        shifts.setdefault((c["perturbation"], c["remedy"], c["eval_batch"]), {})[shift] = None
+    found = []
+    for (perturbation, remedy, eval_batch), names in shifts.items():
+        if (perturbation, remedy, eval_batch, list(names)) == ("none", "none", 0, ["none"]):
+            continue  # what the sweep itself measures
+        words = ["icsbound", "evaluate", f"runs/{name}", "--setting", group["setting"], "--phase", group["phase"]]
+        words += ["--shift", *_shortest(list(names))]
+        words += ["--perturb", perturbation] if perturbation != "none" else []
+        for part in remedy.split("+") if remedy != "none" else []:
+            kind, _, value = part.partition(":")
+            words += [_REMEDIES[kind], *([value] if value else [])] if kind in _REMEDIES else []
+        words += ["--eval-batch", str(eval_batch)] if eval_batch else []
+        found.append(shlex.join([*words, "--out", f"runs/{name}-evaluated"]))
+    return found
+
+
+def _shortest(names: list[str]) -> list[str]:
+    """`names` with a corruption at all five severities as its name alone."""
+    whole = {name for name in (n.partition(":")[0] for n in names) if {f"{name}:{k}" for k in range(1, 6)} <= {*names}}
+    return list(dict.fromkeys(name.partition(":")[0] if name.partition(":")[0] in whole else name for name in names))
+
+
+def setting(table: Table) -> list[tuple[str, str]]:
+    """What was run, as pairs of a name and a value."""
+    versions = dict.fromkeys(f"{name} {value}" for line in table.lines for name, value in line.versions.items())
+    devices = dict.fromkeys(line.device for line in table.lines)
+    return [
+        ("experiments", listed([group.title for group in table.groups], 20)),
+        ("arms", listed(table.arms, 20)),
+        ("seeds", listed([str(seed) for seed in sorted({line.seed for line in table.lines})], 40)),
+        ("device", listed(list(devices))),
+        ("versions", ", ".join(versions)),
+    ]

@@ -1,0 +1,144 @@
+"""From a file or folder to what its page rests on: the lines, what compares, and the records of the runs below."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from icsbound import results
+from icsbound._check import InputError
+from icsbound.records import LayerRecord
+from icsbound.report import runs
+from icsbound.report.results.contrasts import Contrast, averaged, contrasts
+from icsbound.report.results.groups import CASE, REST, Group, Where, case_of, case_text, group_of, groups
+from icsbound.results import Line
+
+_NOT_IN_A_LINE = ("data_dir", "monitor")  # of a run's config.json
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of results. `headline` are the contrasts that the page speaks of, where a kind of cases counts as its
+    mean; `cells` those of every single case. `accuracy` has a row for each group, case, arm and seed, in percent,
+    `means` the same for the cases of the headline; `alpha` one for each layer and step of a run below the folder.
+    """
+
+    lines: list[Line]
+    groups: list[Group]
+    arms: list[str]  # controls first, then as the lines have them
+    headline: list[Contrast]
+    cells: list[Contrast]
+    notes: list[str]
+    planned: int | None  # runs of the sweep in this folder, where it is one
+    accuracy: pd.DataFrame = field(repr=False)
+    means: pd.DataFrame = field(repr=False)
+    alpha: pd.DataFrame = field(repr=False)
+
+    def of(self, frame: pd.DataFrame, group: Group) -> pd.DataFrame:
+        """The rows of `frame` that belong to `group`."""
+        return frame[frame["group"] == self.groups.index(group)]
+
+    def against(self, group: Group, case: Where | None = None) -> list[Contrast]:
+        """The contrasts of the headline in `group`."""
+        return [c for c in self.headline if c.group == group.where and (case is None or c.case == case)]
+
+    def arms_in(self, frame: pd.DataFrame) -> list[str]:
+        """The arms that `frame` has rows of, in the order of the page."""
+        present = set(frame["arm"])
+        return [arm for arm in self.arms if arm in present]
+
+
+def load(path: Path) -> Table:
+    """The table at `path`, a file or a folder with ``results.jsonl``. Raises InputError where it holds no line."""
+    folder = path if path.is_dir() else None
+    file = path / "results.jsonl" if folder else path
+    if not file.is_file():
+        raise InputError(f"results must be a file of results or a folder with results.jsonl, got {str(path)!r}")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        lines = list({line.key: line for line in results.read(file)}.values())
+    if not lines:
+        raise InputError(f"{file} must hold at least one line of results, got none")
+    found = groups(lines)
+    arms = sorted(dict.fromkeys(line.arm for line in lines), key=lambda arm: arm != "bn")
+    averages = averaged(lines)
+    return Table(
+        lines=lines,
+        groups=found,
+        arms=arms,
+        headline=contrasts(averages),
+        cells=contrasts(lines),
+        notes=[str(w.message).replace(str(file), file.name) + "." for w in caught],
+        planned=_planned(folder),
+        accuracy=_frame(lines, found),
+        means=_frame(averages, found),
+        alpha=_alpha(folder, lines, found),
+    )
+
+
+def _frame(lines: Sequence[Line], found: list[Group]) -> pd.DataFrame:
+    number = {group.where: k for k, group in enumerate(found)}
+    rows = [
+        (
+            number[group_of(line)],
+            line.arm,
+            line.seed,
+            100 * line.accuracy,
+            *(getattr(line, name) for name in CASE),
+            case_text(case_of(line)) or REST,
+        )
+        for line in lines
+    ]
+    return pd.DataFrame(rows, columns=["group", "arm", "seed", "accuracy", *CASE, "case"])
+
+
+def _planned(folder: Path | None) -> int | None:
+    """How many runs the sweep in `folder` has, if it is a sweep's."""
+    config = _json(folder / "config.json") if folder else {}
+    parts = [config.get(name) for name in ("arms", "seeds", "batch_sizes")]
+    if not all(isinstance(part, list) for part in parts):
+        return None
+    total = 1
+    for part in parts:
+        total *= len(part or [])
+    return total
+
+
+def _alpha(folder: Path | None, lines: list[Line], found: list[Group]) -> pd.DataFrame:
+    """Alpha of every layer by step, of the runs one level below `folder` whose lines are in the table."""
+    number = {group.where: k for k, group in enumerate(found)}
+    group_by_config = {_as_text(line.config): number[group_of(line)] for line in lines}
+    rows: list[tuple[Any, ...]] = []
+    for path in sorted(folder.glob("*/records.jsonl")) if folder else []:
+        config = {k: v for k, v in _json(path.parent / "config.json").items() if k not in _NOT_IN_A_LINE}
+        group = group_by_config.get(_as_text(config))
+        if group is None:
+            continue
+        for run in runs.read(path, path.parent, []):
+            rows += [
+                (group, run.arm, run.seed, r.layer, r.step, r.alpha_mean, r.alpha_min, r.alpha_max)
+                for r in run.records
+                if isinstance(r, LayerRecord) and r.alpha_mean is not None
+            ]
+    names = ["alpha_mean", "alpha_min", "alpha_max"]
+    frame = pd.DataFrame(rows, columns=["group", "arm", "seed", "layer", "step", *names])
+    return frame.astype(dict.fromkeys(names, "float64"))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The object in the file at `path`, empty where there is none that can be read."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _as_text(config: dict[str, Any]) -> str:
+    return json.dumps(config, sort_keys=True)
