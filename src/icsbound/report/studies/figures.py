@@ -97,8 +97,9 @@ def _x(panel: Panel, data: pd.DataFrame) -> alt.X:
 
 
 def _y(panel: Panel, field: str) -> alt.Y:
-    zero = {} if panel.y_scale == "log" else {"zero": False}
-    scale = alt.Scale(type=panel.y_scale, nice=False, padding=8, **zero)
+    scale = alt.Scale(type=panel.y_scale, nice=False, padding=8)
+    if panel.y_scale != "log":
+        scale.zero = False
     return alt.Y(f"{field}:Q", title=panel.y, scale=scale, axis=alt.Axis(tickCount=5, format=".3~r"))
 
 
