@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import lines
 import pytest
 import recorded
 from playwright import sync_api
 
-from icsbound import report
+from icsbound import report, results
 from icsbound.records import DistanceRecord, LayerRecord
 
 pytestmark = pytest.mark.page
@@ -98,6 +99,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         recorded.save(root / "hostile" / str(k), recorded.of_run(arm, 0, layers=(HOSTILE, "plain"), steps=(0, 1, 4)))
     many = [f"backbone.stage{i // 20}.block{i % 20}.norm" for i in range(200)]
     recorded.comparison(root / "many-layers", seeds=(0, 1), layers=many, views=("pooled",), steps=(0, 1, 4, 9))
+    swept = [*lines.shifted(arms=arms), *lines.changed(arms=arms, setting=HOSTILE)]
+    swept += [one for size in (4, 32) for one in lines.table(arms=arms, setting="batches", batch_size=size)]
+    (root / "results").mkdir()
+    for one in swept:
+        results.append(root / "results" / "results.jsonl", one)
     folders = {path.name: path for path in root.iterdir()}
     for folder in folders.values():
         report.build(folder)
@@ -108,7 +114,7 @@ def page_of(folders: dict[str, Path], name: str) -> Path:
     return folders[name] / "report.html"
 
 
-@pytest.mark.parametrize("name", ["compare", "interrupted", "train", "measure", "hostile", "many-layers"])
+@pytest.mark.parametrize("name", ["compare", "interrupted", "train", "measure", "hostile", "many-layers", "results"])
 def test_every_kind_of_page_is_quiet_and_drawn(browser: Any, folders: dict[str, Path], name: str) -> None:
     with Watched(browser, page_of(folders, name), viewport={"width": 1280, "height": 900}) as seen:
         charts = seen.page.locator(".chart")
@@ -123,7 +129,7 @@ def test_every_kind_of_page_is_quiet_and_drawn(browser: Any, folders: dict[str, 
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["compare", "many-layers", "hostile"])
+@pytest.mark.parametrize("name", ["compare", "many-layers", "hostile", "results"])
 def test_nothing_sticks_out_at_any_width(browser: Any, folders: dict[str, Path], name: str, width: str) -> None:
     with Watched(browser, page_of(folders, name), viewport={"width": WIDTHS[width], "height": 800}) as seen:
         seen.shot(f"{name}-{width}")
@@ -203,6 +209,21 @@ def test_tables_are_saved_as_csv(browser: Any, folders: dict[str, Path]) -> None
         assert [row[:2] for row in rows[1:]] == [[a, b] for a in ("bn", HOSTILE) for b in (HOSTILE, "plain")]
         assert all(float(row[3]) > 0 for row in rows[1:])
         assert rows[1][-1] == "Infinity"
+        seen.assert_quiet()
+
+
+def test_contrasts_sort_and_are_saved(browser: Any, folders: dict[str, Path]) -> None:
+    with Watched(browser, page_of(folders, "results")) as seen:
+        heading = seen.page.locator("#table-contrasts thead th").nth(7)
+        assert heading.inner_text().strip() == "difference"
+        heading.locator("button").click()
+        shown = [float(text.replace("−", "-")) for text in column(seen, "contrasts", 8)]
+        assert shown == sorted(shown)
+        assert len(shown) > 20
+        with seen.page.expect_download() as download:
+            seen.page.click("[data-csv=contrasts]")
+        rows = list(csv.reader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
+        assert [float(row[7]) for row in rows[1:]] == shown  # as it is sorted
         seen.assert_quiet()
 
 
