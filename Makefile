@@ -14,7 +14,7 @@ INPUTS := pyproject.toml constraints.txt setup.py src/icsbound/_version.py $(wil
 # One thread a process, and threads that sleep while they wait: tests run side by side.
 QUIET := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: demo test test-page test-full lint bench-layer bench-emd bench-train docs clean
+.PHONY: demo test test-page test-full lint bench-layer bench-emd bench-train bench-monitor calibrate docs clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/icsbound compare --out runs/demo --force
@@ -32,8 +32,8 @@ lint: $(VENV)/test.stamp
 test-page: $(VENV)/test.stamp
 	$(QUIET) $(BIN)/python -m pytest -m page
 
-# Longer evidence.
-test-full: $(VENV)/test.stamp
+# Longer evidence, and the examples that need a library of their own.
+test-full: $(VENV)/full.stamp
 	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m "not page"
 
 # The documentation as a site in build/site, a warning being an error. The gallery's pages are the examples, run for it.
@@ -53,6 +53,16 @@ bench-emd: $(VENV)/bench.stamp
 bench-train: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/train.py $(if $(DATA_DIR),--data cifar10 --data-dir $(DATA_DIR) --model resnet20)
 
+# What a monitor with the default schedule takes of the training, with and without it in turn.
+bench-monitor: $(VENV)/test.stamp
+	mkdir -p runs
+	$(BIN)/python benchmarks/monitor.py --json runs/bench-monitor.json
+
+# What verdicts, bounds and intervals promise, by simulation where the truth is known; fails where a promise is broken.
+calibrate: $(VENV)/test.stamp
+	mkdir -p runs
+	$(BIN)/python benchmarks/inference.py --digits --json runs/calibrate.json
+
 $(VENV)/torch.stamp: constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
@@ -66,7 +76,11 @@ $(VENV)/test.stamp: $(VENV)/torch.stamp $(INPUTS)
 	$(PIP) --editable '.[test]'
 	touch $@
 
-$(VENV)/docs.stamp: $(VENV)/test.stamp
+$(VENV)/full.stamp: $(VENV)/test.stamp
+	$(PIP) --editable '.[examples]'
+	touch $@
+
+$(VENV)/docs.stamp: $(VENV)/full.stamp
 	$(PIP) --editable '.[docs]'
 	touch $@
 

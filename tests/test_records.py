@@ -97,7 +97,7 @@ def test_a_whole_file_gives_no_warning(tmp_path: Path) -> None:
         ('{"kind": "epoch", "schema": 99}', "schema must be 1 to be read by this version of icsbound, got 99"),
         (
             '{"kind": "spell", "schema": 1}',
-            "kind must be one of run, epoch, distance, layer, result, shift, verdict, study, point, seed, got 'spell'",
+            "kind must be one of run, epoch, distance, layer, result, shift, verdict, cost, study, point, seed, got 'spell'",
         ),
         (
             records.to_line(EPOCH).strip().replace("0.9", '"0.9"'),

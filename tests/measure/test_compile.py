@@ -79,5 +79,5 @@ def test_monitored_training_is_the_unmonitored_one(attached, counter) -> None:
             records += monitor.step(step) if monitored else []
         final.append(model.state_dict())
         assert counter.frame_count == 1
-    assert len(records) == 3 * 4 + 3 * 2 * 3
+    assert len(records) == 4 * (1 + 3) + 3 * 2 * 3  # what it cost and the layers, at 4 steps; distances after the first
     assert all(torch.equal(a, b) for a, b in zip(*(state.values() for state in final), strict=True))
