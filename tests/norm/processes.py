@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import os
 import re
 import traceback
 import warnings
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +22,7 @@ from torch import nn
 
 from icsbound._check import InputError
 from icsbound.norm import UnitizedBatchNorm1d, UnitizedBatchNorm2d, unitized_batch_norm
+from icsbound.norm.kernels import cpu
 
 TOLERANCE = 1e-12
 
@@ -92,10 +95,42 @@ def two(rank: int, world: int) -> None:
     # Uneven parts, of images and of dense samples; the dense second part is a single value per channel.
     parts_equal_the_whole(rank, [3, 5], (8, 3, 2, 3))
     parts_equal_the_whole(rank, [6, 1], (7, 4))
+    with without_native_kernels():
+        parts_equal_the_whole(rank, [3, 5], (8, 3, 2, 3))
+    native_kernels_run_in_two_phases(rank)
     large_means(rank)
     data_parallel(rank)
     compiled(rank)
     limits(rank)
+
+
+@contextlib.contextmanager
+def without_native_kernels() -> Iterator[None]:
+    usable, cpu.usable = cpu.usable, lambda x: False
+    try:
+        yield
+    finally:
+        cpu.usable = usable
+
+
+def native_kernels_run_in_two_phases(rank: int) -> None:
+    """What the processes share is exchanged between two native calls, not around another implementation."""
+    if cpu._calls() is None:
+        return
+    layer = UnitizedBatchNorm2d(3, process_group="world")
+    x = torch.randn(2 + rank, 3, 4, 4, requires_grad=True)
+    counted: Counter[str] = Counter()
+
+    def counting(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args: counted.update([name]) or call(*args)
+
+    forward, backward = cpu._calls()
+    calls, cpu._calls = cpu._calls, lambda: (counting("forward", forward), counting("backward", backward))
+    try:
+        layer(x).square().sum().backward()
+    finally:
+        cpu._calls = calls
+    assert counted == {"forward": 2, "backward": 2}
 
 
 def three(rank: int, world: int) -> None:

@@ -25,7 +25,7 @@ from icsbound import _check
 from icsbound._check import InputError
 from icsbound.norm import coefficients, ops
 from icsbound.norm.coefficients import Moments, Sums
-from icsbound.norm.kernels import aten
+from icsbound.norm.kernels import aten, cpu
 from icsbound.norm.settings import Settings
 
 WORLD = "world"
@@ -132,6 +132,8 @@ class _Exchange(coefficients.Whole):
 
 
 class _Synchronized(torch.autograd.Function):
+    """`aten` or, where they can run, the native kernels, cut in two each way by the exchange."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -143,28 +145,36 @@ class _Synchronized(torch.autograd.Function):
         settings: Settings,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         exchange = _Exchange(group, math.prod(x.shape[2:]), settings.scope)
-        parameters = aten.parameters(x, weight, bias, alpha, settings)
-        y, (mean, var), saved = aten.forward(x, parameters, None, settings, exchange)
-        by_row, by_position = saved.by_row or (), saved.by_position or ()
-        ctx.save_for_backward(x, weight, bias, alpha, saved.pivot_C, *by_row, *by_position)
-        ctx.exchange, ctx.settings, ctx.rows = exchange, settings, bool(by_row)
+        ctx.native = cpu.usable(x)
+        if ctx.native:
+            given = cpu.Parameters(weight, bias, alpha)
+            y, (mean, var), numbers = cpu.forward(x, given, None, settings, whole=exchange)
+            kept: tuple[Tensor, ...] = (numbers,)
+        else:
+            parameters = aten.parameters(x, weight, bias, alpha, settings)
+            y, (mean, var), saved = aten.forward(x, parameters, None, settings, exchange)
+            kept = (saved.pivot_C, *(saved.by_row or saved.by_position or ()))
+            ctx.rows = saved.by_row is not None
+        ctx.save_for_backward(x, weight, bias, alpha, *kept)
+        ctx.exchange, ctx.settings = exchange, settings
         ctx.mark_non_differentiable(mean, var, exchange.values)
         return y, mean, var, exchange.values
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, alpha, pivot_C, *rest = ctx.saved_tensors
-        saved = aten.Saved(
-            pivot_C, coefficients.Forward(*rest) if ctx.rows else None, None if ctx.rows else tuple(rest)
-        )
-        parameters = aten.parameters(x, weight, bias, alpha, ctx.settings)
-        dx, dweight, dbias, dalpha = aten.backward(dy, x, parameters, saved, True, ctx.settings, ctx.exchange)
-        return (
-            dx,
-            None if weight is None else dweight.to(weight.dtype),
-            None if bias is None else dbias.to(bias.dtype),
-            dalpha.to(alpha.dtype),
-            None,
-            None,
-        )
+        x, weight, bias, alpha, *kept = ctx.saved_tensors
+        settings, exchange = ctx.settings, ctx.exchange
+        dx: Tensor | None
+        if ctx.native:
+            given = cpu.Parameters(weight, bias, alpha)
+            dx, *grads = cpu.backward(dy, x, given, kept[0], True, settings, exchange, want_dx=ctx.needs_input_grad[0])
+        else:
+            pivot_C, *rest = kept
+            saved = aten.Saved(
+                pivot_C, coefficients.Forward(*rest) if ctx.rows else None, None if ctx.rows else tuple(rest)
+            )
+            parameters = aten.parameters(x, weight, bias, alpha, settings)
+            dx, *grads = aten.backward(dy, x, parameters, saved, True, settings, exchange)
+        own = (None if p is None else g.to(p.dtype) for g, p in zip(grads, (weight, bias, alpha), strict=True))
+        return dx, *own, None, None

@@ -51,7 +51,7 @@ def run(x, p, dy, settings, training):
 def run_aten(x, p, dy, settings, training):
     stored = None if training else p.stored
     with torch.no_grad():
-        parameters = ops.parameters_of(x, p.weight, p.bias, p.alpha, settings)
+        parameters = aten.parameters(x, p.weight, p.bias, p.alpha, settings)
         y, statistics, saved = aten.forward(x, parameters, stored, settings)
         grads = aten.backward(dy, x, parameters, saved, training, settings)
     return y, statistics, grads

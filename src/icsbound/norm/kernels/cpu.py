@@ -9,13 +9,16 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
+import struct
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from icsbound import _native
-from icsbound.norm.kernels.aten import Statistics, inner_dtype
+from icsbound.norm.coefficients import WHOLE, Moments, Sums, Whole
+from icsbound.norm.interpolation import inward
+from icsbound.norm.kernels.aten import Statistics
 from icsbound.norm.kernels.running import Running
 from icsbound.norm.settings import INTERPOLATIONS, SCOPES, Settings
 
@@ -33,20 +36,14 @@ class Parameters(NamedTuple):
     alpha_C: Tensor
 
 
-class Problem(ctypes.Structure):
-    """`struct Problem` of src/native/norm.h, field by field."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in ("samples", "channels", "positions")),
-        *((name, ctypes.c_int32) for name in ("dtype", "layout", "interpolation", "scope")),
-        *((name, ctypes.c_int32) for name in ("relu", "shrink_only", "training", "phases")),
-        *((name, ctypes.c_double) for name in ("eps", "norm_eps", "per_kappa", "variance_factor", "count")),
-        *((name, ctypes.c_double) for name in ("alpha_low", "alpha_high", "momentum", "bessel")),
-        *((name, ctypes.c_void_p) for name in ("x", "dy", "out", "weight", "bias", "alpha", "mean", "var")),
-        *((name, ctypes.c_void_p) for name in ("running_mean", "running_var", "saved", "work")),
-        *((name, ctypes.c_void_p) for name in ("grad_weight", "grad_bias", "grad_alpha", "parallel_for")),
-        ("threads", ctypes.c_int64),
-    )
+# `struct Problem` of src/native/norm.h, field by field, as bytes: packing them takes a third of the time that a
+# `ctypes.Structure` does. What follows from shape and settings (`Plan`) comes first.
+#   samples channels positions | dtype layout interpolation scope relu shrink_only training phases |
+#   eps norm_eps per_kappa variance_factor count alpha_low alpha_high
+_PLANNED = struct.Struct("=3q 8i 7d")
+#   momentum bessel | x dy out weight bias alpha mean var running_mean running_var saved work grad_weight grad_bias
+#   grad_alpha parallel_for | threads
+_GIVEN = struct.Struct("=2d 16Q q")
 
 
 @functools.cache
@@ -55,11 +52,11 @@ def _calls() -> tuple[ctypes._NamedFuncPointer, ctypes._NamedFuncPointer] | None
     if native is None or not hasattr(native, "icsbound_norm_forward"):
         return None
     native.icsbound_norm_problem_size.restype = ctypes.c_int64
-    if native.icsbound_norm_problem_size() != ctypes.sizeof(Problem):
+    if native.icsbound_norm_problem_size() != _PLANNED.size + _GIVEN.size:
         raise ImportError("the native library of icsbound was built from other sources than this Python code; rebuild")
     calls = native.icsbound_norm_forward, native.icsbound_norm_backward
     for call in calls:
-        call.argtypes, call.restype = (ctypes.POINTER(Problem),), None
+        call.argtypes, call.restype = (ctypes.c_char_p,), None
     return calls
 
 
@@ -98,23 +95,47 @@ def _channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x.movedim(1, -1).is_contiguous()
 
 
-@functools.lru_cache(maxsize=512)
-def _constants(settings: Settings, N: int, C: int, L: int, training: bool) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """The fields of `Problem` that follow from shape and settings, without those of layout and phases."""
+class Plan(NamedTuple):
+    """What follows from shape, settings and layout alone: the first fields of `Problem` for these phases, and sizes."""
+
+    fields: bytes
+    saved: int
+    work: int
+    per_kappa: float
+
+
+@functools.lru_cache(maxsize=1024)
+def _plan(
+    settings: Settings,
+    N: int,
+    C: int,
+    L: int,
+    dtype: torch.dtype,
+    where: int,
+    training: bool,
+    phases: int = _STATISTICS | _REST,
+    count: float | None = None,
+    projected: bool = True,
+) -> Plan:
+    """`count` is that of the whole batch; α's gradient is `projected` into its range unless another part decides."""
     s = settings
+    count = N * L if count is None else count
     per_kappa = 1 / s.kappa(C, 1) ** 2 if s.scope == "position" else L / s.kappa(C, L) ** 2
-    low, high = (-math.inf, math.inf) if s.alpha_range is None else s.alpha_range
-    factor = s.variance_factor(N * L) if training else 1.0
+    low, high = (-math.inf, math.inf) if s.alpha_range is None or not projected else s.alpha_range
+    factor = s.variance_factor(count) if training else 1.0
     codes = (INTERPOLATIONS.index(s.interpolation), SCOPES.index(s.scope), s.activation == "relu", s.shrink_only)
-    return codes, (s.eps, s.norm_eps, per_kappa, factor, N * L, low, high)
+    fields = _PLANNED.pack(
+        N, C, L, DTYPES[dtype], where, *codes, training, phases, s.eps, s.norm_eps, per_kappa, factor, count, low, high
+    )
+    return Plan(fields, *sizes(N, C, L, settings), per_kappa)
 
 
 def _inner(values: Tensor, dtype: torch.dtype) -> Tensor:
     return values if values.dtype is dtype and values.is_contiguous() else values.to(dtype).contiguous()
 
 
-def _address(values: Tensor | None) -> int | None:
-    return None if values is None else values.data_ptr()
+def _address(values: Tensor | None) -> int:
+    return 0 if values is None else values.data_ptr()
 
 
 def by_pixel(settings: Settings, positions: int) -> bool:
@@ -135,33 +156,46 @@ def forward(
     stored: Statistics | None,
     settings: Settings,
     running: Running | None = None,
+    whole: Whole = WHOLE,
 ) -> tuple[Tensor, Statistics, Tensor]:
     """The output, the statistics that normalized it, and the numbers that `backward` needs, all in one tensor.
 
     `stored` holds the statistics to use (evaluation); None takes those of the batch (training), and moves `running`
-    towards them, if given.
+    towards them, if given. `whole` is the batch that x is a part of: the call is then cut in two, with an exchange in
+    between.
     """
     calls = _calls()
     assert calls is not None
-    inner = inner_dtype(x)
+    inner = torch.float64 if x.dtype is torch.float64 else torch.float32
     x, where = arranged(x)
     N, C = x.shape[:2]
     L = x.numel() // (N * C)
-    codes, numbers = _constants(settings, N, C, L, stored is None)
-    weight, bias, alpha = (None if p is None else _inner(p, inner) for p in parameters)
+    training = stored is None
+    plan = _plan(settings, N, C, L, x.dtype, where, training)
+    weight, bias, alpha = parameters
+    weight = None if weight is None else _inner(weight, inner)
+    bias = None if bias is None else _inner(bias, inner)
+    alpha = _inner(alpha, inner)
     y = torch.empty_like(x)
-    saved = torch.empty(sizes(N, C, L, settings)[0], dtype=inner)
-    mean, var = (torch.empty(C, dtype=inner) if s is None else _inner(s, inner) for s in stored or (None, None))
+    saved = torch.empty(plan.saved, dtype=inner)
+    if stored is None:
+        mean, var = torch.empty(C, dtype=inner), torch.empty(C, dtype=inner)
+    else:
+        mean, var = _inner(stored.mean_C, inner), _inner(stored.var_C, inner)
     in_place = running is not None and _moved_natively(running, inner)
     momentum, bessel, running_mean, running_var = _fields(running if in_place else None)
-    calls[0](
-        Problem(
-            N, C, L, DTYPES[x.dtype], where, *codes, stored is None, _STATISTICS | _REST, *numbers, momentum, bessel,
-            x.data_ptr(), None, y.data_ptr(), _address(weight), _address(bias), _address(alpha),
-            mean.data_ptr(), var.data_ptr(), running_mean, running_var, saved.data_ptr(), None, None, None, None,
-            _native.parallel_for(), torch.get_num_threads(),
-        )
+    given = _GIVEN.pack(
+        momentum, bessel, x.data_ptr(), 0, y.data_ptr(), _address(weight), _address(bias), alpha.data_ptr(),
+        mean.data_ptr(), var.data_ptr(), running_mean, running_var, saved.data_ptr(), 0, 0, 0, 0,
+        _native.parallel_for(), torch.get_num_threads(),
     )  # fmt: skip
+    if whole is WHOLE or not training:
+        calls[0](plan.fields + given)
+    else:
+        in_phase = functools.partial(_plan, settings, N, C, L, x.dtype, where, True)
+        calls[0](in_phase(_STATISTICS).fields + given)
+        values = _merge(saved, N, C, L, whole)
+        calls[0](in_phase(_REST, values).fields + given)
     statistics = Statistics(mean, var)
     if running is not None and not in_place:
         running.move(statistics)
@@ -175,6 +209,7 @@ def backward(
     saved: Tensor,
     training: bool,
     settings: Settings,
+    whole: Whole = WHOLE,
     *,
     want_dx: bool = True,
 ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
@@ -187,20 +222,58 @@ def backward(
         dy = torch.empty_like(x).copy_(dy)
     N, C = x.shape[:2]
     L = x.numel() // (N * C)
-    codes, numbers = _constants(settings, N, C, L, training)
+    plan = _plan(settings, N, C, L, x.dtype, where, training)
     weight = None if parameters.weight_C is None else _inner(parameters.weight_C, inner)
     dx = torch.empty_like(x) if want_dx else None
-    work = torch.empty(sizes(N, C, L, settings)[1], dtype=inner)
-    dweight, dbias, dalpha = (torch.empty(C, dtype=inner) for _ in range(3))
-    calls[1](
-        Problem(
-            N, C, L, DTYPES[x.dtype], where, *codes, training, _STATISTICS | _REST, *numbers, 0.0, 0.0,
-            x.data_ptr(), dy.data_ptr(), _address(dx), _address(weight), None, None, None, None, None, None,
-            saved.data_ptr(), work.data_ptr(), dweight.data_ptr(), dbias.data_ptr(), dalpha.data_ptr(),
-            _native.parallel_for(), torch.get_num_threads(),
-        )
+    work = torch.empty(plan.work, dtype=inner)
+    dweight, dbias = torch.empty(C, dtype=inner), torch.empty(C, dtype=inner)
+    dalpha = torch.empty(C, dtype=inner)
+    given = _GIVEN.pack(
+        0.0, 0.0, x.data_ptr(), dy.data_ptr(), _address(dx), _address(weight), 0, 0, 0, 0, 0, 0, saved.data_ptr(),
+        work.data_ptr(), dweight.data_ptr(), dbias.data_ptr(), dalpha.data_ptr(), _native.parallel_for(),
+        torch.get_num_threads(),
     )  # fmt: skip
-    return dx, dweight, dbias, dalpha
+    if whole is WHOLE or not training:
+        calls[1](plan.fields + given)
+        return dx, dweight, dbias, dalpha
+    in_phase = functools.partial(_plan, settings, N, C, L, x.dtype, where, True)
+    calls[1](in_phase(_STATISTICS, projected=False).fields + given)
+    total_alpha_C, values = _reduce(work, saved, dalpha, plan, N, C, L, settings, whole)
+    if want_dx:
+        calls[1](in_phase(_REST, values).fields + given)
+    alpha_C = saved[3 * C : 4 * C]
+    return dx, dweight, dbias, inward(dalpha, alpha_C, settings.alpha_range, total_alpha_C)
+
+
+def _merge(saved: Tensor, N: int, C: int, L: int, whole: Whole) -> float:
+    """Put the moments of the whole batch in the place of this part's; the number of values that they are taken over."""
+    pivot_C, mean_C, var_C = saved[: 3 * C].view(3, C)
+    batch = whole.merge(Moments(mean_C, var_C, N * L, N), pivot_C)
+    mean_C.copy_(batch.mean_C)
+    var_C.copy_(batch.var_C)
+    return float(batch.values)
+
+
+def _reduce(
+    work: Tensor, saved: Tensor, dalpha: Tensor, plan: Plan, N: int, C: int, L: int, settings: Settings, whole: Whole
+) -> tuple[Tensor, float]:
+    """Put the sums over the whole batch in the place of this part's; the whole gradient of α and number of values."""
+    ks1_C, _, _, as0_C, eq_C, ed_C = work[: 6 * C].view(6, C)
+    e = work[9 * C :][: N * L if by_pixel(settings, L) else N]
+    w = plan.per_kappa  # differs between parts where their sizes of images do
+    total = whole.reduce(Sums(ks1_C, w * eq_C, as0_C, w * ed_C, dalpha, e.sum().reshape(1)))
+    values, samples = whole.size(N, L)
+    if settings.scope == "batch":  # every sample has the mean of all e, and Σ q = samples · var / B, Σ d = 0
+        r_C = saved[2 * C : 3 * C]
+        e.copy_((total.e_1 / samples).expand_as(e))
+        eq_C.copy_(total.e_1 * (1 / (r_C * r_C) - settings.eps) / settings.variance_factor(values))
+        ed_C.zero_()
+    else:
+        eq_C.copy_(total.eq_C / w)
+        ed_C.copy_(total.ed_C / w)
+    ks1_C.copy_(total.ks1_C)
+    as0_C.copy_(total.as0_C)
+    return total.alpha_C, float(values)
 
 
 def arranged(x: Tensor) -> tuple[Tensor, int]:
@@ -217,9 +290,9 @@ def _moved_natively(running: Running, inner: torch.dtype) -> bool:
     return mean_C.dtype == var_C.dtype == inner and mean_C.is_contiguous() and var_C.is_contiguous()
 
 
-def _fields(running: Running | None) -> tuple[float, float, int | None, int | None]:
+def _fields(running: Running | None) -> tuple[float, float, int, int]:
     """Those of `Problem` that have the running statistics moved; autograd is told that they change."""
     if running is None:
-        return 0.0, 0.0, None, None
+        return 0.0, 0.0, 0, 0
     torch.autograd.graph.increment_version((running.mean_C, running.var_C))
     return float(running.momentum), float(running.bessel), running.mean_C.data_ptr(), running.var_C.data_ptr()
