@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,8 @@ from icsbound.training.evaluate import finished_below
 from icsbound.training.session import load_splits, network, normalization
 
 PROBE = 256
+MODEL = "resnet8:width=8"
+MONITOR: dict[str, Any] = {"probe": 64, "captures": 7, "views": ("pooled",)}
 
 
 @dataclass(frozen=True)
@@ -99,14 +102,14 @@ def trained(setting: Setting, wanted: Sequence[str], seed: int) -> list[Trained]
         arm, _, factor = name.partition("*")
         recipe = recipes.recipe(epochs=6 if setting.full else 3, alpha_lr_factor=float(factor or 1))
         config = TrainConfig(
-            model="resnet8:width=8",
+            model=MODEL,
             arm=arm,
             seed=seed,
             recipe=recipe,
             threads=1,
             device="cpu",
             channels_last=False,
-            monitor=MonitorConfig(probe=64, captures=7, views=("pooled",)),
+            monitor=MonitorConfig(**MONITOR),
         )
         tasks.append(pool.Task(config, setting.networks / folder_name(f"{name}-seed{seed}"), snapshots=1))
     waiting = [task for task in tasks if loop.finished(task.out) is None]

@@ -1,0 +1,143 @@
+"""Studies of trained networks, on runs small enough for a test: what they measure, and which runs they take."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import small
+import torch
+
+from icsbound._check import InputError
+from icsbound.measure.emd import emd
+from icsbound.records import PointRecord
+from icsbound.study import alpha, information, moments, networks, reduction, shift
+from icsbound.study.setting import Setting
+from icsbound.training import loop
+
+LAYERS = 7  # normalization layers of a resnet8
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setting]:
+    """Two finished runs of two epochs, with what they kept on the way."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        small.few_digits(patch)
+        for arm in ("bn", "unitized"):
+            loop.train(small.config(arm=arm, dropout=0.0), folder / arm, snapshots=1)
+        yield Setting(runs=folder)
+
+
+def by_panel(points: list[PointRecord]) -> dict[str, list[PointRecord]]:
+    found: dict[str, list[PointRecord]] = {}
+    for point in points:
+        found.setdefault(point.panel, []).append(point)
+    return found
+
+
+def test_states_are_those_that_were_kept(runs: Setting) -> None:
+    (run,) = networks.trained(runs, ["bn"], 0)
+    states = list(run.states())
+    assert [step for step, _ in states] == [0, 6, 12]
+    final = run.network().state_dict()
+    assert all(torch.equal(value, final[name]) for name, value in states[-1][1].state_dict().items())
+    assert not torch.equal(states[0][1].state_dict()["stem.weight"], final["stem.weight"])
+    assert run.inputs(8).shape == (8, 1, 28, 28)
+
+
+def test_runs_of_the_user_are_taken_by_arm_and_seed(runs: Setting) -> None:
+    assert [run.arm for run in networks.trained(runs, ["unitized", "gn", "bn"], 0)] == ["unitized", "bn"]
+    with pytest.raises(InputError, match=r"^runs must hold finished runs of gn at seed 0, .* got none in "):
+        networks.trained(runs, ["gn"], 0)
+    with pytest.raises(InputError, match=r"^runs must hold finished runs of bn at seed 3, "):
+        networks.trained(runs, ["bn"], 3)
+
+
+def test_networks_are_trained_once_where_none_are_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small.few_digits(monkeypatch)
+    monkeypatch.setattr(networks, "MODEL", "resnet8:width=2")
+    monkeypatch.setattr(networks, "MONITOR", {"probe": 12, "captures": 2})
+    setting = Setting(networks=tmp_path, jobs=1)
+    (first,) = networks.trained(setting, ["unitized*10"], 0)
+    assert first.arm == "unitized, alpha's rate × 10"
+    assert first.config.recipe.alpha_lr_factor == 10
+    assert len(list((first.folder / "snapshots").iterdir())) == first.config.recipe.epochs
+    stamp = (first.folder / "model.safetensors").stat().st_mtime_ns
+    (again,) = networks.trained(setting, ["unitized*10"], 0)
+    assert again == first
+    assert (again.folder / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_reduction_compares_inputs_with_outputs(runs: Setting) -> None:
+    found = by_panel(list(reduction.points(0, runs)))
+    assert len(found["training"]) == len(found["share"]) == LAYERS * 4
+    (run,) = networks.trained(runs, ["bn"], 0)
+    inputs = run.inputs(networks.PROBE)
+    states = [network for _, network in run.states()]
+    ratios = []
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        before, after = (
+            emd(
+                *(
+                    networks.clouds(states[k], inputs, ("pooled",), side, "train").clouds["norm", "pooled"]
+                    for k in (a, b)
+                )
+            )
+            for side in ("inputs", "outputs")
+        )
+        ratios.append(after.value / before.value)
+    last = next(p for p in found["training"] if p.curve == "absolute, pooled view" and p.x == LAYERS - 1)
+    assert last.value == pytest.approx(float(torch.tensor(ratios).log().mean().exp()), rel=1e-5)
+    share = next(p for p in found["share"] if p.curve == "absolute, pooled view" and p.x == LAYERS - 1)
+    assert share.value == pytest.approx(sum(ratio > 1 for ratio in ratios) / 3)
+
+
+def test_moments_of_a_training_are_shares(runs: Setting) -> None:
+    found = by_panel(list(moments.points(0, runs)))["training"]
+    assert len(found) == LAYERS * (1 + len(moments.LOWER))
+    assert all(0 <= p.value <= 1 + 1e-9 for p in found if p.curve.startswith("seen by"))
+    assert all(0 < p.value < 2 for p in found if p.curve == "survives matching")
+
+
+def test_alpha_follows_the_runs(runs: Setting) -> None:
+    found = by_panel(list(alpha.points(0, runs)))
+    course = [p for p in found["alpha"] if p.curve == "trained"]
+    assert course[0].x == 0
+    assert course[0].value == pytest.approx(0.5)
+    assert course[-1].x == 12
+    assert {p.curve for p in found["accuracy"]} == {"trained", "frozen at 0 (batch norm)"}
+    assert all(p.value > 0 for p in found["radius"])
+    assert {p.curve for p in found["radius"]} == {"trained"}  # batch norm has none
+
+
+def test_information_is_read_by_probes(runs: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(information, "OFFSETS", (0.0, 1000.0))
+    found = by_panel(list(information.points(0, runs)))
+    assert len(found["by layer"]) == LAYERS * len(information.MAPS)
+    inverse = [p for p in found["norm"] if p.curve == "inverse of the layer"]
+    assert all(p.value == pytest.approx(1.0, abs=1e-6) for p in inverse)
+    far = {p.curve: p.value for p in found["offset"] if p.x == 1000}
+    near = {p.curve: p.value for p in found["offset"] if p.x == 0}
+    assert far["batch norm, unitized"] == pytest.approx(near["batch norm, unitized"], abs=0.03)
+
+
+def test_ridge_is_least_squares_with_a_penalty() -> None:
+    x, y = torch.randn(30, 4, dtype=torch.float64), torch.randn(30, 2, dtype=torch.float64)
+    z, level = x - x.mean(0), y.mean(0)
+    penalty = information.PENALTY * 30 * float(x.square().sum(1).mean())
+    weights = torch.linalg.solve(z.T @ z + penalty * torch.eye(4, dtype=torch.float64), z.T @ (y - level))
+    assert torch.allclose(information.ridge(x, y, x), z @ weights + level)
+
+
+def test_shift_is_bounded_and_beside_the_accuracy(runs: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shift, "SHIFTS", ("contrast:5",))
+    monkeypatch.setattr(shift, "CHANGES", ("prune:0.5",))
+    found = by_panel(list(shift.points(0, runs)))
+    assert len(found["by layer"]) == 2 * 2 * LAYERS
+    assert all(p.value <= p.predicted * (1 + 1e-9) for p in found["by layer"] if p.predicted is not None)
+    assert {p.curve for p in found["accuracy"]} == {
+        f"{condition} · {arm}" for condition in ("none", "contrast:5", "prune:0.5") for arm in ("bn", "unitized")
+    }
+    rows = {p.curve: (p.x, p.value) for p in found["distance against accuracy"]}
+    accuracy = {p.curve: p.value for p in found["accuracy"]}
+    assert all(value == accuracy[curve] for curve, (_, value) in rows.items())
