@@ -118,7 +118,7 @@ def native_kernels_run_in_two_phases(rank: int) -> None:
     if cpu._calls() is None:
         return
     layer = UnitizedBatchNorm2d(3, process_group="world")
-    x = torch.randn(2 + rank, 3, 4, 4, requires_grad=True)
+    x = torch.randn(3, 3, 4, 4)[rank:].requires_grad_()
     counted: Counter[str] = Counter()
 
     def counting(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
