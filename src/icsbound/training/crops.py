@@ -39,9 +39,15 @@ def resized(images: Tensor, boxes: Tensor) -> Tensor:
     """`images` (B, C, H, W) uint8, each its own crop of `boxes` (B, 4) scaled back to H × W, bilinear, rounded."""
     height, width = images.shape[2:]
     top, left, high, wide = boxes.to(images.device, torch.float32).unbind(1)
-    theta = torch.zeros(len(images), 2, 3, device=images.device)
-    theta[:, 0, 0], theta[:, 0, 2] = wide / width, (2 * left + wide) / width - 1
-    theta[:, 1, 1], theta[:, 1, 2] = high / height, (2 * top + high) / height - 1
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    down, across = _places(top, high, height), _places(left, wide, width)  # (B, H), (B, W)
+    shape = (len(images), height, width)
+    grid = torch.stack([across[:, None, :].expand(shape), down[:, :, None].expand(shape)], -1)
     read = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
     return read.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _places(start: Tensor, length: Tensor, size: int) -> Tensor:
+    """Where `size` pixels of a crop are read along one axis, (B, size), in grid_sample's -1...1; none beyond it."""
+    steps = (torch.arange(size, device=start.device) + 0.5) / size
+    pixels = (start[:, None] + steps * length[:, None]).clamp(start[:, None] + 0.5, (start + length)[:, None] - 0.5)
+    return 2.0 * pixels / size - 1.0

@@ -166,12 +166,27 @@ def _sources(name: str, folder: str | None, image: str | None, label: str | None
     if name == "folder" or (name == "imagenet" and folder is not None and (Path(folder) / "train").is_dir()):
         assert folder is not None
         first, second = folders.both(folder)
+        if name == "imagenet":
+            _check_counts(folder, (first, second), len(first.classes))
         return first, second, len(first.classes)
     columns = hub.named(name, image, label)
     if folder is not None and columns.size is not None:  # small, and known to the last row
         assert columns.classes is not None
         return hub.Table(name, columns, folder, 0), hub.Table(name, columns, folder, 1), columns.classes
     return hub.both(name, columns, folder)
+
+
+def _check_counts(folder: str, parts: tuple[folders.Files, folders.Files], classes: int) -> None:
+    """Raise InputError unless the image folder is the whole of ImageNet."""
+    known = hub.KNOWN["imagenet"]
+    found, right = tuple(len(files.labels) for files in parts), known.rows
+    if found != right or classes != known.classes:
+        assert right is not None
+        raise InputError(
+            f"data 'imagenet' must have {right[0]:,} and {right[1]:,} images of {known.classes:,} classes, got "
+            f"{found[0]:,} and {found[1]:,} of {classes:,} in {folder}; a part of it is read by --data folder "
+            "--no-in-memory"
+        )
 
 
 # A session that changes folders keeps no more than two data sets in memory.
@@ -203,12 +218,12 @@ def _streamed(name: str, seed: int, folder: str | None, hold_out: float, how: Re
     if classes is None:
         fail("stream", "be left out with labels whose number of classes no file says", name)
     count = hub.count(name, columns, folder, rows)
-    left_out: Tensor | None = None
+    held_out: stream.HeldOut | None = None
     validation = stream.Gathered(iter(()))
     what = f"the training part of {name}"
     if hold_out:
-        left_out = torch.rand(count, generator=seeds.generator(seed, name, "validation")) < hold_out
-        validation = stream.gathered(rows, columns, classes, what, left_out)
+        held_out = stream.HeldOut(columns, hold_out, seeds.number(seed, name, "validation"))
+        validation = stream.gathered(rows, columns, classes, what, held_out)
     test = stream.gathered(test_rows, columns, classes, f"the test part of {name}")
     images = Stream(
         rows=rows,
@@ -220,7 +235,7 @@ def _streamed(name: str, seed: int, folder: str | None, hold_out: float, how: Re
         keep=how.keep,
         bad=Bad(how.skip_bad),
         workers=workers,
-        left_out=left_out,
+        held_out=held_out,
     )
     held = []
     for source in (validation, test):

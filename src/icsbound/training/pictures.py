@@ -49,7 +49,7 @@ def opened(content: Path | bytes, where: str) -> Iterator[Any]:
     """The pillow image in a file or in `content`, its header read; whatever fails inside becomes an InputError that
     names `where`.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         file = io.BytesIO(content) if isinstance(content, bytes) else content
@@ -60,6 +60,8 @@ def opened(content: Path | bytes, where: str) -> Iterator[Any]:
             yield image
     except InputError:
         raise
+    except UnidentifiedImageError:  # its message would name an object's address
+        raise InputError(f"{where}: the image cannot be decoded (it is no {', '.join(FORMATS)})") from None
     except Exception as error:  # a decoder raises whatever a hostile file makes it meet
         text = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{where}: the image cannot be decoded ({text})") from None
@@ -243,7 +245,7 @@ def decode(
     )
     for images, labels, messages in loader:
         bad.note(messages)
-        if not len(images):
+        if messages and not len(images):
             raise InputError(f"every batch must hold an image that can be decoded: {messages[0]}")
         yield images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
 

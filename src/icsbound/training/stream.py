@@ -8,6 +8,7 @@ do not depend on how many processes there are.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,11 +27,32 @@ BUFFER = 4096
 _CPU = torch.device("cpu")
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """Which rows are held out: those whose content, hashed with `seed`, falls into the share `share`.
+
+    A row's place says nothing, since files are read in random order. Equal pictures fall on the same side.
+    """
+
+    columns: Columns
+    share: float
+    seed: int
+
+    def chosen(self, row: Any) -> bool:
+        """Whether `row` is held out."""
+        digest = hashlib.blake2b(_content(row, self.columns), digest_size=8, key=str(self.seed).encode()).digest()
+        return int.from_bytes(digest, "big") < self.share * 2**64
+
+    def left(self, row: Any) -> bool:
+        """Whether `row` is not held out."""
+        return not self.chosen(row)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stream:
     """Stands where a data set has the tensor of its images, `count` of them, which can be read in order alone.
 
-    `rows` is an iterable data set of `datasets`; rows whose number is marked in `left_out` are passed over.
+    `rows` is an iterable data set of `datasets`; rows that are `held_out` are passed over.
     """
 
     rows: Any
@@ -42,7 +64,7 @@ class Stream:
     keep: float
     bad: Bad
     workers: int
-    left_out: Tensor | None = None
+    held_out: HeldOut | None = None
     device: torch.device = _CPU
 
     @property
@@ -78,8 +100,8 @@ class Stream:
 
     def _order(self, seed: int, skip: int = 0) -> Iterator[Encoded]:
         rows = self.rows
-        if self.left_out is not None:
-            rows = rows.filter(_Kept(self.left_out), with_indices=True)
+        if self.held_out is not None:
+            rows = rows.filter(self.held_out.left)
         shuffled = rows.shuffle(seed=seed, buffer_size=BUFFER).skip(skip)
         number = skip
         for number, row in enumerate(itertools.islice(shuffled, self.count - skip), skip):
@@ -93,16 +115,6 @@ class Stream:
         whole = iter(lambda: list(itertools.islice(rows, batch_size)), [])
         mine = (batch[rank::world] for batch in whole)
         return decode(Decoder(None, self.size, self.keep, crop), mine, self.bad, self.workers, self.device)
-
-
-class _Kept:
-    """Whether a row is not left out."""
-
-    def __init__(self, left_out: Tensor) -> None:
-        self.left_out = left_out
-
-    def __call__(self, _: Any, number: int) -> bool:
-        return not bool(self.left_out[number])
 
 
 class Gathered:
@@ -120,15 +132,20 @@ class Gathered:
 
 def encoded(row: Any, columns: Columns, classes: int, number: int, where: str) -> Encoded:
     """`row` on its way to a worker. Raises InputError for a label that is none of the classes."""
-    cell, label = row[columns.image], row[columns.label]
+    label = row[columns.label]
     if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < classes:
         raise InputError(f"{where}: the label must be a whole number in 0...{classes - 1}, got {label!r}")
+    return Encoded(number, _content(row, columns), where, label)
+
+
+def _content(row: Any, columns: Columns) -> bytes:
+    cell = row[columns.image]
     content = cell.get("bytes") if isinstance(cell, dict) else None
     # A row may name a path or an address instead of a content: nothing there is opened, and nothing decodes as b"".
-    return Encoded(number, content if isinstance(content, bytes) else b"", where, label)
+    return content if isinstance(content, bytes) else b""
 
 
-def gathered(rows: Any, columns: Columns, classes: int, what: str, chosen: Tensor | None = None) -> Gathered:
-    """The rows that `chosen` marks, or all of them, in memory."""
-    numbered = ((k, row) for k, row in enumerate(rows) if chosen is None or (k < len(chosen) and bool(chosen[k])))
+def gathered(rows: Any, columns: Columns, classes: int, what: str, held_out: HeldOut | None = None) -> Gathered:
+    """The rows that are `held_out`, or all of them, in memory."""
+    numbered = ((k, row) for k, row in enumerate(rows) if held_out is None or held_out.chosen(row))
     return Gathered(encoded(row, columns, classes, k, f"{what}, row {k}") for k, row in numbered)
