@@ -87,10 +87,12 @@ _ARM_HELP = f"name or name:key=value,key=value; names: {', '.join(arms.ARMS)}"
 
 
 def _training_flags(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--data", help=f"one of {', '.join(data.DATASETS)}")
+    command.add_argument("--data", help=f"one of {', '.join(data.ANY)}, hub:NAME:IMAGE_COLUMN:LABEL_COLUMN")
     command.add_argument(
         "--data-dir", metavar="DIR", help="where the data lie: parquet files, or train/CLASS and val/CLASS"
     )
+    command.add_argument("--image-column", metavar="NAME", help="of hub:NAME, where it has several of pictures")
+    command.add_argument("--label-column", metavar="NAME", help="of hub:NAME, where it has several of classes")
     command.add_argument("--model", help=f"one of {', '.join(models.NETWORKS)}, name:width=W, {models.ELSEWHERE}")
     command.add_argument("--recipe", choices=list(recipes.RECIPES), help="where all other training values come from")
     command.add_argument("--epochs", type=int)
@@ -103,8 +105,12 @@ def _training_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--every", type=int, metavar="STEPS", help="measure every so many steps instead")
     switch = argparse.BooleanOptionalAction
     command.add_argument("--standardize", action=switch, help="each image to mean 0 and variance 1 by itself")
-    command.add_argument("--image-size", type=int, metavar="PIXELS", help="to which an image folder is scaled and cut")
+    command.add_argument("--divide-by", choices=["std", "variance"], help="what channels are divided by (std)")
+    command.add_argument("--image-size", type=int, metavar="PIXELS", help="to which pictures are scaled and cut")
     command.add_argument("--skip-bad", type=int, metavar="N", help="leave out up to N images that cannot be decoded")
+    command.add_argument("--in-memory", action=switch, help="decode pictures once, or whenever they are asked for")
+    command.add_argument("--stream", action=switch, help="read the training part in order, and keep nothing of it")
+    command.add_argument("--workers", type=int, metavar="N", help="processes that decode (one per core, up to 8)")
     command.add_argument("--precision", choices=["no", "bf16", "fp16"], help="of autocast")
     command.add_argument("--channels-last", action=switch, help="the memory format of images and weights")
     command.add_argument("--compile", action=switch, help="by torch.compile")
@@ -225,6 +231,7 @@ _FREE_ON_RESUME = {
     "resume",
     "data_dir",
     "jobs",
+    "launcher",
     "shard",
     "json",
     "quiet",
