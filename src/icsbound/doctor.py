@@ -16,6 +16,7 @@ EXTRAS = {
     "emd": ["POT"],
     "train": ["accelerate", "safetensors", "rich", "mlxtend", "scipy"],
     "onnx": ["onnx", "onnxscript", "onnxruntime"],
+    "triton": ["triton"],
     "report": ["altair", "vl-convert-python", "jinja2", "scipy", "pandas"],
 }
 
@@ -25,6 +26,13 @@ def _version_of(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _backend_on_cuda() -> dict[str, str] | None:
+    """What the layer runs on for CUDA tensors; None without a device."""
+    if not torch.cuda.is_available():
+        return None
+    return ops.backend(torch.zeros(2, 1, device="cuda"))._asdict()
 
 
 def examine() -> dict[str, Any]:
@@ -45,13 +53,14 @@ def examine() -> dict[str, Any]:
         ],
         "native_library": None if library is None else library._name,
         "layer_backend": ops.backend(torch.zeros(2, 1))._asdict(),
+        "layer_backend_cuda": _backend_on_cuda(),
         "extras": packages,
     }
 
 
 def lines(found: dict[str, Any]) -> list[str]:
     """`found` as lines to read."""
-    native = found["native_library"]
+    native, cpu, cuda = found["native_library"], found["layer_backend"], found["layer_backend_cuda"]
     said = [
         f"icsbound {found['icsbound']}, torch {found['torch']}, Python {found['python']} on {found['platform']}",
         f"{found['cores']} cores, torch uses {found['torch_threads']} threads; devices: {', '.join(found['devices'])}",
@@ -61,7 +70,8 @@ def lines(found: dict[str, Any]) -> list[str]:
             if native
             else "none was built (no C++ compiler at install?); the layer runs on torch and the distance on POT, slower"
         ),
-        f"layer on the CPU: {found['layer_backend']['name']} ({found['layer_backend']['why']}); on other devices: aten",
+        f"layer on the CPU: {cpu['name']} ({cpu['why']})",
+        f"layer on CUDA: {cuda['name']} ({cuda['why']})" if cuda else "layer on CUDA: no device here",
     ]
     for extra, packages in found["extras"].items():
         missing = [name for name, version in packages.items() if version is None]

@@ -17,7 +17,7 @@ from torch.autograd import forward_ad
 
 from icsbound import _native
 from icsbound.norm import coefficients, operators, reference
-from icsbound.norm.kernels import aten, cpu
+from icsbound.norm.kernels import aten, cpu, triton
 from icsbound.norm.kernels.running import Running
 from icsbound.norm.settings import Settings
 
@@ -44,8 +44,8 @@ def unitize(
         y, statistics = compiled(x, weight, bias, alpha, stored, settings)
     elif transformed():
         y, statistics = _by_composite(x, weight, bias, alpha, stored, settings)
-    elif cpu.usable(x) and not torch._C._len_torch_dispatch_stack():
-        return _by_native_kernels(x, weight, bias, alpha, stored, settings, running)
+    elif (kernels := _fused(x)) is not None and not torch._C._len_torch_dispatch_stack():
+        return _by_fused_kernels(kernels, x, weight, bias, alpha, stored, settings, running)
     else:
         y, statistics = _by_aten(x, weight, bias, alpha, stored, settings)
     if running is not None and statistics is not None:
@@ -62,13 +62,24 @@ class Backend(NamedTuple):
 
 def backend(x: Tensor) -> Backend:
     """Which implementation handles an input like `x` in eager mode."""
+    if x.is_cuda:
+        refusal = triton.refusal(x)
+        return Backend("aten", refusal) if refusal else Backend("triton", "x is on CUDA, and Triton can be imported")
     refusal = cpu.refusal(x)
     if refusal is None:
         return Backend("native", f"built for this installation, instruction set {_native.simd()}")
     return Backend("aten", refusal)
 
 
-def _by_native_kernels(
+def _fused(x: Tensor) -> Any:
+    """The backend that has fused kernels for an input like `x`; None where there is none."""
+    if cpu.usable(x):
+        return cpu
+    return triton if triton.usable(x) else None
+
+
+def _by_fused_kernels(
+    kernels: Any,
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -79,9 +90,9 @@ def _by_native_kernels(
 ) -> tuple[Tensor, aten.Statistics | None]:
     if torch.is_grad_enabled():
         found: list[aten.Statistics] = []
-        y: Tensor = _Native.apply(x, weight, bias, alpha, stored, settings, running, found)  # type: ignore[no-untyped-call]  # torch's
+        y: Tensor = _Native.apply(x, weight, bias, alpha, stored, settings, running, found, kernels)  # type: ignore[no-untyped-call]  # torch's
         return y, None if stored is not None else found[0]
-    y, statistics, _ = cpu.forward(x, cpu.Parameters(weight, bias, alpha), stored, settings, running)
+    y, statistics, _ = kernels.forward(x, cpu.Parameters(weight, bias, alpha), stored, settings, running)
     return y, None if stored is not None else statistics
 
 
@@ -120,7 +131,7 @@ def _kept_whole(x: Tensor) -> bool:
 
 
 class _Native(torch.autograd.Function):
-    """The native kernels as one node of the graph: x, the parameters and one tensor of N×C numbers are saved."""
+    """A backend's fused kernels as one node of the graph: x, the parameters and one tensor of N×C numbers are saved."""
 
     @staticmethod
     def forward(
@@ -133,19 +144,21 @@ class _Native(torch.autograd.Function):
         settings: Settings,
         running: Running | None,
         found: list[aten.Statistics],  # receives the batch's statistics, which have no gradient
+        kernels: Any,  # `cpu` or `triton`
     ) -> Tensor:
-        y, statistics, saved = cpu.forward(x, cpu.Parameters(weight, bias, alpha), stored, settings, running)
+        y: Tensor
+        y, statistics, saved = kernels.forward(x, cpu.Parameters(weight, bias, alpha), stored, settings, running)
         found.append(statistics)
         ctx.save_for_backward(x, weight, bias, alpha, *(stored or (None, None)), saved)
-        ctx.settings, ctx.training = settings, stored is None
+        ctx.settings, ctx.training, ctx.kernels = settings, stored is None, kernels
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, alpha, mean, var, saved = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: this backward will be differentiated
-            return *_differentiable(ctx, dy, x, weight, bias, alpha, mean, var), None, None, None, None
-        dx, dweight, dbias, dalpha = cpu.backward(
+            return *_differentiable(ctx, dy, x, weight, bias, alpha, mean, var), None, None, None, None, None
+        dx, dweight, dbias, dalpha = ctx.kernels.backward(
             dy,
             x,
             cpu.Parameters(weight, bias, alpha),
@@ -159,6 +172,7 @@ class _Native(torch.autograd.Function):
             _like(dweight, weight),
             _like(dbias, bias),
             _like(dalpha, alpha),
+            None,
             None,
             None,
             None,
