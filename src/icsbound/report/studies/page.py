@@ -12,7 +12,7 @@ from icsbound.report import plots
 from icsbound.report.findings import Finding, Group
 from icsbound.report.page import Page, render
 from icsbound.report.studies import figures, points, verdicts
-from icsbound.report.studies.panels import TITLES
+from icsbound.report.studies.panels import CLAIMS
 from icsbound.report.studies.points import Studies
 from icsbound.report.tables import Table
 from icsbound.report.wording import count, listed
@@ -70,9 +70,9 @@ def build(folder: Path) -> Path:
 
 
 def heading(studies: Studies) -> str:
-    """One study by its question, several by their names."""
+    """One study by its claim, several by their names."""
     names = list(studies.begun)
-    return TITLES.get(names[0], names[0]) if len(names) == 1 else f"Studies of the theory: {listed(names, 8)}"
+    return CLAIMS.get(names[0], names[0]) if len(names) == 1 else f"Studies of the theory: {listed(names, 8)}"
 
 
 def facts(studies: Studies) -> list[tuple[str, str]]:
@@ -92,7 +92,7 @@ def groups(studies: Studies) -> list[Group]:
     """What was cut short, then a paragraph a study."""
     found = [Group("Look at this first", "", alerts(studies))]
     for name in studies.begun:
-        found.append(Group(TITLES.get(name, name), "", [verdicts.verdict(studies, name)]))
+        found.append(Group(CLAIMS.get(name, name), "", [verdicts.verdict(studies, name)]))
     return [group for group in found if group.findings]
 
 

@@ -7,15 +7,16 @@ from typing import Literal
 
 Scale = Literal["linear", "log", "symlog", "sqrt"]
 
-TITLES = {
-    "dimension": "Does batch norm control the shift in low dimension only?",
-    "noise": "Do errors of the statistics make shift of their own?",
-    "reduction": "Does batch norm reduce the shift, or bound it?",
-    "moments": "How much of the shift do means and variances see?",
-    "unitization": "Does unitization bound the shift whatever the statistics?",
-    "alpha": "Does alpha train, and does it matter?",
-    "information": "What does unitization forget?",
-    "shift": "Where does a network lose its input, and do moments say so?",
+# What each study puts to the test.
+CLAIMS = {
+    "dimension": "Batch norm's bound grows with the dimension",
+    "noise": "Errors of the statistics make shift of their own",
+    "reduction": "Batch norm bounds the shift, and need not reduce it",
+    "moments": "Means and variances do not see all of the shift",
+    "unitization": "Harmonic unitization bounds the shift whatever the statistics",
+    "alpha": "Training alpha matters",
+    "information": "Normalizing first saves what unitizing raw outputs loses",
+    "shift": "How far layers move tells what a shift costs, and moments alone tell it too",
 }
 
 

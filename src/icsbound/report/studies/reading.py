@@ -1,0 +1,69 @@
+"""Reads curves off the points of studies, and puts intervals into words: what all verdicts are written with."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from icsbound.report.intervals import Interval, student
+from icsbound.report.studies.points import Studies
+from icsbound.report.wording import change, number
+
+HOLDS, FAILS, OPEN = "holds", "fails", "not resolved"
+
+
+def values(studies: Studies, study: str, panel: str, curve: str) -> pd.DataFrame:
+    """The values of one curve: a row a seed, a column a point; seeds that were cut short drop out."""
+    rows = studies.by_seed(study, panel)
+    rows = rows[rows["curve"] == curve]
+    place = rows.groupby("seed").cumcount()
+    return rows.assign(place=place).pivot_table(index="seed", columns="place", values="value").dropna()
+
+
+def row(studies: Studies, study: str, panel: str, curve: str, at: int = -1) -> pd.Series | None:
+    """The averaged point of a curve at one place, by default the last; None where there is none."""
+    rows = studies.panel(study, panel)
+    rows = rows[rows["curve"] == curve]
+    return rows.iloc[at] if len(rows) else None
+
+
+def xs(studies: Studies, study: str, panel: str, curve: str) -> np.ndarray:
+    """Where the points of a curve lie."""
+    rows = studies.panel(study, panel)
+    return np.asarray(rows.loc[rows["curve"] == curve, "x"], dtype=float)
+
+
+def exponent(studies: Studies, study: str, panel: str, curve: str) -> Interval:
+    """The power of x that the curve grows like, by least squares in logarithms, seed by seed."""
+    found, x = values(studies, study, panel, curve), xs(studies, study, panel, curve)
+    if found.empty or found.shape[1] != len(x) or len(x) < 2:
+        return student([])
+    return student([float(np.polyfit(np.log(x), np.log(one), 1)[0]) for one in found.to_numpy()])
+
+
+def last_over_first(studies: Studies, study: str, panel: str, curve: str) -> Interval:
+    """The last value of the curve over its first, as a geometric mean over seeds."""
+    found = values(studies, study, panel, curve)
+    return student(np.log(found.iloc[:, -1] / found.iloc[:, 0])).exp() if len(found) else student([])
+
+
+def word(interval: Interval, null: float, wanted: str) -> str:
+    """`HOLDS` where the interval lies on the wanted side ("higher", "lower") of `null`, `FAILS` on the other."""
+    said = interval.verdict(null)
+    return HOLDS if said == wanted else OPEN if said == "not resolved" else FAILS
+
+
+def together(*words: str) -> str:
+    """One claim of several parts: it holds where all do."""
+    return FAILS if FAILS in words else OPEN if OPEN in words or not words else HOLDS
+
+
+def power(interval: Interval) -> str:
+    """An exponent with its interval."""
+    return number(interval.mean) + change(interval)
+
+
+def share(interval: Interval) -> str:
+    """A fraction as a percentage with its interval."""
+    hundredfold = Interval(100 * interval.mean, 100 * interval.low, 100 * interval.high, interval.count)
+    return f"{number(hundredfold.mean)} %{change(hundredfold)}"

@@ -1,0 +1,159 @@
+"""What the studies of trained networks say: reduction, moments, alpha, information, shift."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import stats
+
+from icsbound.report.intervals import student
+from icsbound.report.studies.points import Studies
+from icsbound.report.studies.reading import FAILS, HOLDS, OPEN, power, row, share, together, values, word
+from icsbound.report.wording import count, listed, number, percent, points, times
+
+NEGLIGIBLE = 0.05  # a share of the shift below which it does not matter
+STILL = 0.01  # a change of alpha below which it did not train
+
+
+def reduction(studies: Studies) -> tuple[str, str]:
+    """How often the shift is larger after batch norm than before, and by how much it changes."""
+    text = ""
+    built = row(studies, "reduction", "construction", "W1 after / before")
+    if built is not None:
+        text = f"A pair of laws moves {number(built['mean'])} times as far after batch norm as before, at equal "
+        text += "variance. "
+    shares, ratios = [], {}
+    for curve in dict.fromkeys(studies.panel("reduction", "share")["curve"]):
+        larger = student(values(studies, "reduction", "share", curve).mean(axis=1))
+        ratio = student(np.log(values(studies, "reduction", "training", curve)).mean(axis=1)).exp()
+        if larger.count:
+            shares.append(larger)
+            ratios[curve] = ratio
+            text += (
+                f"In training ({curve}) it enlarged the shift in {share(larger)} of all layers and pairs of states, "
+            )
+            text += f"and on average made it {times(ratio)} as large. "
+    if not shares:
+        return OPEN, text
+    if all(larger.mean == 0 for larger in shares):
+        return FAILS, text + "It never enlarged it: the construction shows a possibility and no more."
+    if any(ratio.verdict(1.0) == "lower" for curve, ratio in ratios.items() if curve.startswith("scale-free")):
+        text += "It need not reduce the shift, but on average it did, in units of the spread as well."
+    return HOLDS if any(larger.known and larger.low > 0 for larger in shares) else OPEN, text
+
+
+def moments(studies: Studies) -> tuple[str, str]:
+    """How much of the shift is left once means and variances are matched."""
+    pairs = studies.panel("moments", "pairs")
+    text = ""
+    if len(pairs):
+        last = pairs[pairs["x"] == pairs["x"].max()]
+        each = [f"{number(one.mean)} ({one.curve})" for one in last.itertuples()]
+        text = f"Laws with equal means and variances lie {listed(each)} of √(2d) apart at d = {last['x'].iloc[0]:g}. "
+    survive = student(values(studies, "moments", "training", "survives matching").mean(axis=1))
+    if not survive.count:
+        return OPEN, text
+    text += f"In training, {share(survive)} of the shift survives matching of means and variances in every channel. "
+    if survive.known and survive.high < NEGLIGIBLE:
+        text += f"That is negligible, less than {percent(NEGLIGIBLE, 0)}. "
+    seen = studies.panel("moments", "training")
+    seen = seen[seen["curve"].str.startswith("seen by: ")]
+    if len(seen):
+        by_bound = seen.groupby("curve", sort=False)["mean"].mean()
+        each = [f"{curve.removeprefix('seen by: ')} {percent(v, 0)}" for curve, v in by_bound.items()]
+        text += f"Cheap lower bounds see, on average: {listed(each)}."
+    return word(survive, NEGLIGIBLE, "higher"), text
+
+
+def alpha(studies: Studies) -> tuple[str, str]:
+    """Whether alpha moves, and whether accuracy is higher for it than with alpha frozen."""
+    course = values(studies, "alpha", "alpha", "trained")
+    accuracy = {
+        str(curve): rows.set_index("seed")["value"]
+        for curve, rows in studies.by_seed("alpha", "accuracy").groupby("curve", sort=False)
+    }
+    if course.empty or "trained" not in accuracy:
+        return OPEN, "No network with a trained alpha was measured."
+    first, last = course.iloc[:, 0], course.iloc[:, -1]
+    moved = student(last - first)
+    text = f"Alpha went from {number(first.mean())} to {number(last.mean())} on average, by {power(moved)}. "
+    faster = values(studies, "alpha", "alpha", "trained, rate × 10")
+    if len(faster):
+        text += f"At ten times the rate it moved by {power(student(faster.iloc[:, -1] - faster.iloc[:, 0]))}. "
+    gains = {
+        curve: student((accuracy["trained"] - own).dropna()) for curve, own in accuracy.items() if curve != "trained"
+    }
+    if gains:
+        text += "Accuracy with alpha trained, less that of the control: "
+        text += "; ".join(f"{curve}, {points(gain)}" for curve, gain in gains.items()) + ". "
+    said = {curve: gain.verdict() for curve, gain in gains.items() if curve.startswith("frozen")}
+    if moved.known and moved.low > -STILL and moved.high < STILL:
+        return FAILS, text + "Alpha stayed where it started."
+    if better := [curve for curve, found in said.items() if found == "lower"]:
+        return FAILS, text + f"Alpha {listed(better)} does better than trained."
+    if open_ := [curve for curve, found in said.items() if found == "not resolved"]:
+        return OPEN, text + f"Training alpha is not told apart from alpha {listed(open_)}."
+    trains = moved.known and (moved.low > STILL or moved.high < -STILL)
+    return HOLDS if trains and said else OPEN, text
+
+
+def information(studies: Studies) -> tuple[str, str]:
+    """Whether a probe reads more from outputs unitized after batch norm than from raw ones unitized."""
+    raw, first, whole = (
+        values(studies, "information", "by layer", curve)
+        for curve in ("raw, unitized", "batch norm, unitized", "batch norm")
+    )
+    if raw.empty or raw.shape != first.shape:
+        return OPEN, "Raw and normalized outputs were not both measured."
+    gap = student((first - raw).mean(axis=1))
+    text = "On the layers of a trained network, a linear probe gains by normalizing before unitizing: "
+    text += f"{points(gap)}. "
+    if whole.shape == first.shape:
+        text += f"It gains by not unitizing normalized outputs: {points(student((whole - first).mean(axis=1)))}. "
+    moved = studies.panel("information", "offset")
+    far = moved[moved["x"] == moved["x"].max()].set_index("curve")["mean"]
+    if {"raw, unitized", "batch norm, unitized"} <= set(far.index):
+        text += f"With means {moved['x'].max():,.0f} deviations away from 0 it is right in "
+        text += f"{percent(far['raw, unitized'])} on raw outputs unitized, and in "
+        text += f"{percent(far['batch norm, unitized'])} on normalized ones. "
+    least, most = (row(studies, "information", "norm", "linear probe", at) for at in (0, -1))
+    if least is not None and most is not None:
+        text += f"Of the variance of the norm, a linear probe explains {percent(least['mean'])} at α = {least['x']:g} "
+        text += f"and {percent(most['mean'])} at α = {most['x']:g}."
+    return word(gap, 0.0, "higher"), text
+
+
+def shift(studies: Studies) -> tuple[str, str]:
+    """Whether distances, and moments alone, rank conditions by what they cost; where batch norm's distance grows."""
+    ranks = {which: student(_ranks(studies, which)) for which in ("distance", "moments")}
+    if not ranks["distance"].count:
+        return OPEN, "Too few conditions were measured to rank them."
+    text = "Over conditions, accuracy has a rank correlation with the distance of the last normalization layer of "
+    text += f"{power(ranks['distance'])}, and with what moments alone say of {power(ranks['moments'])}. "
+    layers = studies.panel("shift", "by layer")
+    parts = layers["curve"].str.split(" · ", n=1, expand=True)
+    layers = layers.assign(condition=parts[0], arm=parts[1])
+    by_arm = layers.groupby("arm", sort=False)["mean"].mean()
+    text += f"Layers move by {listed([f'{number(v)} spreads in {arm}' for arm, v in by_arm.items()])} on average. "
+    own = layers[layers["arm"] == "bn"]
+    if len(own):
+        first = own[own["place"] == 0].set_index("condition")["mean"]
+        peak = own.loc[own.groupby("condition", sort=False)["mean"].idxmax()]
+        grows = [one.condition for one in peak.itertuples() if one.mean > 1.25 * first[one.condition]]
+        where = number(float(peak["place"].mean()), 2)
+        text += f"In batch norm the distance is largest at layer {where} of 0 to {int(own['place'].max())} on average, "
+        text += f"and in {len(grows)} of {count(len(peak), 'condition')} a quarter or more above that of the first. "
+    left = studies.panel("shift", "accuracy")
+    left = left[~left["curve"].str.startswith("none · ")]
+    means = left.assign(arm=left["curve"].str.split(" · ").str[1]).groupby("arm", sort=False)["mean"].mean()
+    text += f"Accuracy that is left, mean over conditions: {listed([f'{a} {percent(v)}' for a, v in means.items()])}."
+    return together(*(word(found, 0.0, "lower") for found in ranks.values())), text
+
+
+def _ranks(studies: Studies, which: str) -> list[float]:
+    """Spearman's rank correlation over conditions, mean over networks, seed by seed."""
+    rows = studies.by_seed("shift", f"{which} against accuracy")
+    found: dict[int, list[float]] = {}
+    for (seed, _), group in rows.assign(arm=rows["curve"].str.split(" · ").str[1]).groupby(["seed", "arm"]):
+        if len(group) > 2 and group["x"].nunique() > 1 and group["value"].nunique() > 1:
+            found.setdefault(int(seed), []).append(float(stats.spearmanr(group["x"], group["value"]).statistic))
+    return [float(np.mean(each)) for each in found.values()]

@@ -1,0 +1,258 @@
+"""Every verdict in both directions: records where the claim fails must give the other word, and say why."""
+
+import math
+from collections.abc import Callable
+
+import made
+import pytest
+
+from icsbound.records import Record
+from icsbound.report.studies import verdicts
+from icsbound.report.studies.panels import CLAIMS, PANELS
+
+LAYERS = range(7)
+D = (4, 16, 64, 256)
+M = (4, 16, 64)
+
+
+def verdict(name: str, *curves: list[Record]) -> tuple[str, str]:
+    found = verdicts.verdict(made.studies(made.whole(name, *curves)), name)
+    return found.verdict, found.text
+
+
+def dimension(power: float, pair: float = 1.0) -> tuple[str, str]:
+    """A layer whose W1 grows like d^power, and the extremal pair at `pair` times its prediction."""
+    curve = "layer whose weights turn"
+    size: Callable[[float], float] = lambda d: math.sqrt(2 * d - 2 * math.sqrt(d))  # noqa: E731
+    return verdict(
+        "dimension",
+        made.curve("dimension", "absolute", curve, D, lambda d: 0.2 * d**power),
+        made.curve("dimension", "scale-free", curve, D, lambda d: 0.2 * d ** (power - 0.5)),
+        made.curve(
+            "dimension", "scale-free", "cube against cross-polytope", D, lambda d: pair * size(d) / math.sqrt(d),
+            lambda d: size(d) / math.sqrt(d), "equal", tolerance=1e-9, noise=0,
+        ),
+        made.curve("dimension", "absolute", "pattern and its negative, whole tensor", D, lambda d: 2 * math.sqrt(d)),
+    )  # fmt: skip
+
+
+def test_dimension() -> None:
+    word, text = dimension(0.5)
+    assert word == "holds"
+    assert "grows like d to the power 0.50" in text
+    assert "a matter of size" in text
+    assert "At d = 256 a pair of laws uses 96.8 % of the bound √(2d)." in text
+    assert "reach 1.42 times √(2d): for them that bound is false." in text or "reach 1.41 times" in text
+    assert text.endswith("None of 4 predicted points contradicts the prediction; where the two should be equal they "
+                         "differ by rounding alone.")  # fmt: skip
+    word, text = dimension(-0.2)
+    assert word == "fails"
+    word, text = dimension(1.0)
+    assert word == "holds"
+    assert "not shown to do no more than enlarge" in text
+    word, text = dimension(0.5, pair=0.7)
+    assert word == "fails"
+    assert "4 of 4 predicted points contradict the prediction, most of all “cube against cross-polytope” at " in text
+
+
+def noise(frozen: Callable[[float], float], train: Callable[[float], float] = lambda m: 9.0) -> tuple[str, str]:
+    return verdict(
+        "noise",
+        made.curve("noise", "two layers", "frozen law", M, frozen),
+        made.curve("noise", "two layers", "eval law, rate 0.1", M, lambda m: 9.3),
+        made.curve("noise", "two layers", "train law", M, train),
+    )
+
+
+def test_noise() -> None:
+    word, text = noise(lambda m: 9 * math.sqrt((m + 1) / (m - 3)))
+    assert word == "holds"
+    assert text.startswith("From batches of 4 to batches of 64, W1 between two layers becomes 0.46 times")
+    assert "That last law is free of the noise." in text
+    word, text = noise(lambda m: 9 * math.sqrt((m + 1) / (m - 3)), lambda m: 20 / math.sqrt(m))
+    assert "That last law is not shown to be free of it." in text
+    assert noise(lambda m: 9.0)[0] == "not resolved"
+    assert noise(lambda m: 3 * math.sqrt(m))[0] == "fails"
+
+
+def unitization(harmonic: Callable[[float], float], used: float = 0.5) -> tuple[str, str]:
+    rho = (3, 30, 1000)
+    stale = "stale deviations"
+    return verdict(
+        "unitization",
+        made.curve("unitization", stale, "batch norm", rho, lambda r: 4 * r),
+        made.curve("unitization", stale, "arithmetic, α = 0.5", rho, lambda r: 2 * r),
+        made.curve("unitization", stale, "harmonic, α = 0.5", rho, harmonic),
+        made.curve("unitization", "bound", "farthest output over R", rho, lambda r: used, lambda r: 1.0, "at most"),
+        made.curve("unitization", "errors by channel", "batch norm", (8, 64), lambda m: 2 / math.sqrt(m)),
+        made.curve("unitization", "errors by channel", "α = 1", (8, 64), lambda m: 1.9 / math.sqrt(m)),
+        made.curve("unitization", "small samples flip", "arithmetic", (0.0, 1.0), lambda a: 1 + 99 * a),
+    )
+
+
+def test_unitization() -> None:
+    word, text = unitization(lambda r: 4.0)
+    assert word == "holds"
+    assert "the harmonic 1.0: it levels off." in text or "the harmonic 1.00: it levels off." in text
+    assert "at α = 1 they shift the outputs 0.95 times" in text
+    assert "the arithmetic form enlarges the shift up to 10" in text
+    word, text = unitization(lambda r: 1.5 * r)
+    assert word == "fails"
+    assert "it does not level off" in text
+    word, text = unitization(lambda r: 4.0, used=1.3)
+    assert word == "fails"
+    assert "3 of 3 predicted points contradict the prediction" in text
+
+
+def reduction(share: float, ratio: float) -> tuple[str, str]:
+    curve = "scale-free, sample view"
+    return verdict(
+        "reduction",
+        made.curve("reduction", "construction", "W1 after / before", (1, 0.1), lambda s: 1 / s, lambda s: 1 / s,
+                   "equal", tolerance=1e-6, noise=0),
+        made.curve("reduction", "share", curve, LAYERS, lambda x: share, noise=0.3),
+        made.curve("reduction", "training", curve, LAYERS, lambda x: ratio),
+    )  # fmt: skip
+
+
+def test_reduction() -> None:
+    word, text = reduction(0.3, 1.2)
+    assert word == "holds"
+    assert text.startswith("A pair of laws moves 10.0 times as far after batch norm as before, at equal variance. ")
+    assert "In training (scale-free, sample view) it enlarged the shift in " in text
+    assert "on average it did" not in text
+    word, text = reduction(0.3, 0.6)
+    assert word == "holds"
+    assert "It need not reduce the shift, but on average it did" in text
+    word, text = reduction(0.0, 0.6)
+    assert word == "fails"
+    assert "It never enlarged it: the construction shows a possibility and no more." in text
+
+
+@pytest.mark.parametrize(("survives", "word"), [(0.4, "holds"), (0.01, "fails")])
+def test_moments(survives: float, word: str) -> None:
+    said, text = verdict(
+        "moments",
+        made.curve("moments", "training", "survives matching", LAYERS, lambda x: survives),
+        made.curve("moments", "training", "seen by: coordinates", LAYERS, lambda x: 0.7, lambda x: 1.0, "at most"),
+        made.curve("moments", "pairs", "mirrored", (1, 64), lambda d: 0.9, lambda d: 0.85, "at least"),
+    )
+    assert said == word
+    assert ("That is negligible, less than 5 %." in text) == (word == "fails")
+    assert "coordinates 70 %" in text
+    assert "0.900 (mirrored) of √(2d) apart at d = 64" in text
+
+
+def test_moments_below_their_least_fail() -> None:
+    word, text = verdict(
+        "moments",
+        made.curve("moments", "training", "survives matching", LAYERS, lambda x: 0.4),
+        made.curve("moments", "pairs", "mirrored", (1, 64), lambda d: 0.7, lambda d: 0.85, "at least"),
+    )
+    assert word == "fails"
+    assert "measured 0.700, predicted at least 0.850" in text or "measured 0.70" in text
+
+
+def alpha(end: float, *, frozen: float = 0.95, trained: float = 0.97) -> tuple[str, str]:
+    def ends(name: str, value: float) -> list[Record]:
+        return made.curve("alpha", "accuracy", name, [0], lambda x: value, noise=0.001)
+
+    return verdict(
+        "alpha",
+        made.curve("alpha", "alpha", "trained", (0, 100), lambda step: end if step else 0.5, noise=0.002),
+        ends("trained", trained),
+        ends("frozen at 0.5", frozen),
+        ends("batch scope", 0.99),
+    )
+
+
+def test_alpha() -> None:
+    word, text = alpha(0.4)
+    assert word == "holds"
+    assert "Alpha went from 0.500 to 0.400 on average, by −0.100" in text
+    word, text = alpha(0.5)
+    assert word == "fails"
+    assert "Alpha stayed where it started." in text
+    word, text = alpha(0.4, frozen=0.99)
+    assert word == "fails"
+    assert "Alpha frozen at 0.5 does better than trained." in text
+    word, text = alpha(0.4, frozen=0.97)
+    assert word == "not resolved"
+    assert "Training alpha is not told apart from alpha frozen at 0.5." in text
+
+
+@pytest.mark.parametrize(("raw", "word"), [(0.8, "holds"), (0.95, "fails"), (0.9, "not resolved")])
+def test_information(raw: float, word: str) -> None:
+    # Both curves of one seed share their noise unless they are shifted against one another.
+    said, text = verdict(
+        "information",
+        made.curve("information", "by layer", "raw, unitized", LAYERS, lambda x: raw, noise=0.0),
+        made.curve("information", "by layer", "batch norm, unitized", LAYERS, lambda x: 0.9, noise=0.02),
+        made.curve("information", "offset", "raw, unitized", (0, 1000), lambda x: 0.1),
+        made.curve("information", "offset", "batch norm, unitized", (0, 1000), lambda x: 0.9),
+        made.curve("information", "norm", "linear probe", (0.0, 1.0), lambda a: 1 - 0.5 * a, noise=0),
+    )
+    assert said == word
+    assert "With means 1,000 deviations away from 0 it is right in 10" in text or "it is right in 9.9" in text
+    assert "explains 100.0 % at α = 0 and 50.0 % at α = 1" in text
+
+
+def shift(slope: float) -> tuple[str, str]:
+    """Accuracy along a line of distances; the moments say the same."""
+    conditions = {f"shift{k}": 0.2 * k for k in range(1, 6)}
+    lines = []
+    for arm in ("bn", "gn"):
+        for name, far in conditions.items():
+            curve = f"{name} · {arm}"
+            for panel in ("distance", "moments"):
+                lines.append(
+                    made.curve(
+                        "shift", f"{panel} against accuracy", curve, [far], lambda x: 0.5 + slope * x, noise=0.001
+                    )
+                )
+            lines.append(made.curve("shift", "by layer", curve, LAYERS, lambda x, far=far: far * (1 + x)))
+            lines.append(made.curve("shift", "accuracy", curve, [0], lambda x, far=far: 0.5 + slope * far))
+    return verdict("shift", *lines)
+
+
+def test_shift() -> None:
+    word, text = shift(-0.3)
+    assert word == "not resolved"  # every seed says −1 exactly: there is no interval
+    assert "of −1.00 (the same at every seed: no interval)" in text
+    lines = _scattered(-1.0)
+    assert lines[0] == "holds"
+    assert _scattered(1.0)[0] == "fails"
+
+
+def _scattered(sign: float) -> tuple[str, str]:
+    """Ranks that differ from seed to seed, on one side of 0 at all of them."""
+    lines = []
+    for panel in ("distance", "moments"):
+        for seed in made.SEEDS:
+            order = [0.0, 1.0, 2.0, 3.0, 4.0]
+            order[seed % 4], order[seed % 4 + 1] = order[seed % 4 + 1], order[seed % 4]
+            if seed == 4:
+                order.sort()
+            for k, y in enumerate(order):
+                lines.append(
+                    made.curve("shift", f"{panel} against accuracy", f"shift{k} · bn", [float(k)],
+                               lambda x, y=y: 10 + sign * y, seeds=[seed], noise=0)
+                )  # fmt: skip
+    lines.append(made.curve("shift", "by layer", "shift0 · bn", LAYERS, lambda x: 1 + x))
+    lines.append(made.curve("shift", "accuracy", "shift0 · bn", [0], lambda x: 0.5))
+    return verdict("shift", *lines)
+
+
+@pytest.mark.parametrize("name", list(CLAIMS))
+def test_nothing_measured_is_not_resolved(name: str) -> None:
+    assert verdict(name) == ("not resolved", "There is nothing to judge yet.")
+
+
+@pytest.mark.parametrize("name", list(CLAIMS))
+def test_a_single_point_breaks_no_verdict(name: str) -> None:
+    for panel in PANELS:
+        if panel.study == name:
+            curve = made.curve(name, panel.name, "shift · bn" if panel.split else "curve", [1.0], lambda x: 1.0)
+            word, text = verdict(name, curve)
+            assert word in ("holds", "fails", "not resolved")
+            assert "nan" not in text
