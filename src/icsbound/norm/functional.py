@@ -60,6 +60,8 @@ def unitized_batch_norm(
     )
     group = synchronized.checked_group(process_group)
     check_input(x, running_mean, running_var, weight, bias, alpha, training, group)
+    if training and recomputing():
+        running_mean = running_var = None
     return apply(x, running_mean, running_var, weight, bias, alpha, training, momentum, chosen, group)
 
 
@@ -75,28 +77,44 @@ def apply(
     chosen: settings.Settings,
     process_group: Any = None,
 ) -> Tensor:
-    """`unitized_batch_norm` with its settings and its input (`check_input`) already checked."""
-    group = synchronized.resolved(process_group) if training else None
-    update = training and not recomputing()
+    """`unitized_batch_norm` with its settings and its input (`check_input`) already checked.
 
-    def running(count: settings.Count) -> Running | None:
-        if not update or running_mean is None or running_var is None:
-            return None
-        return Running(running_mean, running_var, momentum, count / (count - 1) if chosen.variance == "biased" else 1.0)
-
-    if group is not None:
-        part = x if x.numel() else x.new_zeros(0, x.shape[1])
-        y, statistics, count = synchronized.unitize(part, weight, bias, alpha, group, chosen)
-        moved = running(count)
-        if moved is not None:
-            moved.move(statistics)
-        # With nothing to return, the other processes still wait for this one's backward.
-        return y if x.numel() else _empty(x, weight, bias, alpha) + y.sum()
+    In training the running statistics move, if given, also where the pass repeats another (`recomputing`).
+    """
+    kept = None if running_mean is None or running_var is None else Statistics(running_mean, running_var)
+    if training and process_group is not None:
+        group = synchronized.resolved(process_group)
+        if group is not None:
+            return _synchronized(x, kept, weight, bias, alpha, momentum, chosen, group)
     if x.numel() == 0:
         return _empty(x, weight, bias, alpha)
-    batch = training or running_mean is None or running_var is None
-    stored = None if batch else Statistics(running_mean, running_var)  # type: ignore[arg-type]
-    return ops.unitize(x, weight, bias, alpha, stored, chosen, running(x.numel() // x.shape[1]))[0]
+    if not training:
+        return ops.unitize(x, weight, bias, alpha, kept, chosen)[0]
+    moved = None if kept is None else _running(kept, momentum, x.numel() // x.shape[1], chosen)
+    return ops.unitize(x, weight, bias, alpha, None, chosen, moved)[0]
+
+
+def _running(kept: Statistics, momentum: settings.Count, count: settings.Count, chosen: settings.Settings) -> Running:
+    bessel = count / (count - 1) if chosen.variance == "biased" else 1.0
+    return Running(kept.mean_C, kept.var_C, momentum, bessel)
+
+
+def _synchronized(
+    x: Tensor,
+    kept: Statistics | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    alpha: Tensor,
+    momentum: settings.Count,
+    chosen: settings.Settings,
+    group: Any,
+) -> Tensor:
+    part = x if x.numel() else x.new_zeros(0, x.shape[1])
+    y, statistics, count = synchronized.unitize(part, weight, bias, alpha, group, chosen)
+    if kept is not None:
+        _running(kept, momentum, count, chosen).move(statistics)
+    # With nothing to return, the other processes still wait for this one's backward.
+    return y if x.numel() else _empty(x, weight, bias, alpha) + y.sum()
 
 
 def recomputing() -> bool:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -45,7 +46,12 @@ def unitize(
     elif transformed():
         y, statistics = _by_composite(x, weight, bias, alpha, stored, settings)
     elif (kernels := _fused(x)) is not None and not torch._C._len_torch_dispatch_stack():
-        return _by_fused_kernels(kernels, x, weight, bias, alpha, stored, settings, running)
+        call = _Call(kernels, stored, settings, running)
+        if torch.is_grad_enabled():
+            fused: Tensor = _Native.apply(x, weight, bias, alpha, call)  # type: ignore[no-untyped-call]  # torch's
+        else:
+            fused, _ = call.forward(x, weight, bias, alpha)
+        return fused, None if stored is not None else call.statistics
     else:
         y, statistics = _by_aten(x, weight, bias, alpha, stored, settings)
     if running is not None and statistics is not None:
@@ -76,24 +82,6 @@ def _fused(x: Tensor) -> Any:
     if cpu.usable(x):
         return cpu
     return triton if triton.usable(x) else None
-
-
-def _by_fused_kernels(
-    kernels: Any,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    alpha: Tensor,
-    stored: aten.Statistics | None,
-    settings: Settings,
-    running: Running | None,
-) -> tuple[Tensor, aten.Statistics | None]:
-    if torch.is_grad_enabled():
-        found: list[aten.Statistics] = []
-        y: Tensor = _Native.apply(x, weight, bias, alpha, stored, settings, running, found, kernels)  # type: ignore[no-untyped-call]  # torch's
-        return y, None if stored is not None else found[0]
-    y, statistics, _ = kernels.forward(x, cpu.Parameters(weight, bias, alpha), stored, settings, running)
-    return y, None if stored is not None else statistics
 
 
 def _by_aten(
@@ -130,54 +118,46 @@ def _kept_whole(x: Tensor) -> bool:
     return x.is_cpu and x.dtype in cpu.DTYPES and not transformed() and not torch.onnx.is_in_onnx_export()
 
 
+class _Call:
+    """One run of a backend's fused kernels: all but the tensors that autograd follows."""
+
+    __slots__ = ("kernels", "running", "settings", "statistics", "stored")
+
+    def __init__(
+        self, kernels: Any, stored: aten.Statistics | None, settings: Settings, running: Running | None
+    ) -> None:
+        self.kernels = kernels  # `cpu` or `triton`
+        self.stored, self.settings, self.running = stored, settings, running
+        self.statistics: aten.Statistics | None = None  # those that normalized x, which have no gradient
+
+    def forward(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: Tensor) -> tuple[Tensor, Tensor]:
+        parameters = cpu.Parameters(weight, bias, alpha)
+        found: tuple[Tensor, aten.Statistics, Tensor]
+        found = self.kernels.forward(x, parameters, self.stored, self.settings, self.running)
+        y, self.statistics, saved = found
+        return y, saved
+
+
 class _Native(torch.autograd.Function):
     """A backend's fused kernels as one node of the graph: x, the parameters and one tensor of N×C numbers are saved."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        alpha: Tensor,
-        stored: aten.Statistics | None,
-        settings: Settings,
-        running: Running | None,
-        found: list[aten.Statistics],  # receives the batch's statistics, which have no gradient
-        kernels: Any,  # `cpu` or `triton`
-    ) -> Tensor:
-        y: Tensor
-        y, statistics, saved = kernels.forward(x, cpu.Parameters(weight, bias, alpha), stored, settings, running)
-        found.append(statistics)
-        ctx.save_for_backward(x, weight, bias, alpha, *(stored or (None, None)), saved)
-        ctx.settings, ctx.training, ctx.kernels = settings, stored is None, kernels
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: Tensor, call: _Call) -> Tensor:
+        y, saved = call.forward(x, weight, bias, alpha)
+        ctx.save_for_backward(x, weight, bias, alpha, saved, *(call.stored or ()))
+        ctx.kernels, ctx.settings, ctx.training = call.kernels, call.settings, call.stored is None
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, alpha, mean, var, saved = ctx.saved_tensors
+        x, weight, bias, alpha, saved, *stored = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: this backward will be differentiated
-            return *_differentiable(ctx, dy, x, weight, bias, alpha, mean, var), None, None, None, None, None
+            return *_differentiable(ctx, dy, x, weight, bias, alpha, stored), None
+        settings, want_dx = ctx.settings, ctx.needs_input_grad[0]
         dx, dweight, dbias, dalpha = ctx.kernels.backward(
-            dy,
-            x,
-            cpu.Parameters(weight, bias, alpha),
-            saved,
-            ctx.training,
-            ctx.settings,
-            want_dx=ctx.needs_input_grad[0],
+            dy, x, cpu.Parameters(weight, bias, alpha), saved, ctx.training, settings, want_dx=want_dx
         )
-        return (
-            dx,
-            _like(dweight, weight),
-            _like(dbias, bias),
-            _like(dalpha, alpha),
-            None,
-            None,
-            None,
-            None,
-            None,
-        )
+        return dx, _like(dweight, weight), _like(dbias, bias), _like(dalpha, alpha), None
 
 
 def _like(grad: Tensor, parameter: Tensor | None) -> Tensor | None:
@@ -214,7 +194,7 @@ class _Unitize(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, alpha, mean, var, pivot_C, *rest = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: this backward will be differentiated
-            return *_differentiable(ctx, dy, x, weight, bias, alpha, mean, var), None, None
+            return *_differentiable(ctx, dy, x, weight, bias, alpha, (mean, var)), None, None
         saved = aten.Saved(
             pivot_C,
             coefficients.Forward(*rest) if ctx.rows else None,
@@ -233,7 +213,7 @@ class _Unitize(torch.autograd.Function):
 
 
 def _differentiable(
-    ctx: Any, dy: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: Tensor, mean: Any, var: Any
+    ctx: Any, dy: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: Tensor, stored: Sequence[Any]
 ) -> tuple[Tensor | None, ...]:
-    stored = None if ctx.training else aten.Statistics(mean, var)
-    return reference.gradients(dy, x, weight, bias, alpha, stored, ctx.settings, ctx.needs_input_grad[:4])
+    statistics = None if ctx.training else aten.Statistics(*stored)
+    return reference.gradients(dy, x, weight, bias, alpha, statistics, ctx.settings, ctx.needs_input_grad[:4])

@@ -177,9 +177,9 @@ def forward(
     bias = None if bias is None else _inner(bias, inner)
     alpha = _inner(alpha, inner)
     y = torch.empty_like(x)
-    saved = torch.empty(plan.saved, dtype=inner)
+    saved = alpha.new_empty(plan.saved)
     if stored is None:
-        mean, var = torch.empty(C, dtype=inner), torch.empty(C, dtype=inner)
+        mean, var = torch.empty_like(alpha), torch.empty_like(alpha)
     else:
         mean, var = _inner(stored.mean_C, inner), _inner(stored.var_C, inner)
     in_place = running is not None and _moved_natively(running, inner)
@@ -225,9 +225,8 @@ def backward(
     plan = _plan(settings, N, C, L, x.dtype, where, training)
     weight = None if parameters.weight_C is None else _inner(parameters.weight_C, inner)
     dx = torch.empty_like(x) if want_dx else None
-    work = torch.empty(plan.work, dtype=inner)
-    dweight, dbias = torch.empty(C, dtype=inner), torch.empty(C, dtype=inner)
-    dalpha = torch.empty(C, dtype=inner)
+    work = saved.new_empty(plan.work)
+    dweight, dbias, dalpha = saved.new_empty(C), saved.new_empty(C), saved.new_empty(C)
     given = _GIVEN.pack(
         0.0, 0.0, x.data_ptr(), dy.data_ptr(), _address(dx), _address(weight), 0, 0, 0, 0, 0, 0, saved.data_ptr(),
         work.data_ptr(), dweight.data_ptr(), dbias.data_ptr(), dalpha.data_ptr(), _native.parallel_for(),
