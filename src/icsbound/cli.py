@@ -95,6 +95,9 @@ def _training_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--label-column", metavar="NAME", help="of hub:NAME, where it has several of classes")
     command.add_argument("--model", help=f"one of {', '.join(models.NETWORKS)}, name:width=W, {models.ELSEWHERE}")
     command.add_argument("--recipe", choices=list(recipes.RECIPES), help="where all other training values come from")
+    command.add_argument(
+        "--arms-file", type=Path, metavar="FILE", help="TOML: values of the recipe and settings of the layer by arm"
+    )
     command.add_argument("--epochs", type=int)
     command.add_argument("--batch-size", type=int)
     command.add_argument("--lr", type=float, help="the largest learning rate")
@@ -151,8 +154,10 @@ def _compare(args: argparse.Namespace) -> int:
             config = dataclasses.replace(config, base=dataclasses.replace(config.base, data_dir=args.data_dir))
     else:
         default = compare.CompareConfig()
+        own = by_arm(args, args.arms or default.arms)
         config = compare.CompareConfig(
-            arms=tuple(args.arms or default.arms),
+            arms=tuple(own),
+            by_arm=own if args.arms_file else {},
             seeds=default.seeds if args.seeds is None else tuple(args.seeds),
             base=configured(args, default.base),
         )
@@ -187,7 +192,7 @@ def _train(args: argparse.Namespace) -> int:
         if args.data_dir is not None:
             config = dataclasses.replace(config, data_dir=args.data_dir)
     else:
-        config = configured(args, TrainConfig(monitor=None if args.no_monitor else MonitorConfig()))
+        config = trained_alone(args)
     out = args.resume or fresh_folder(args, lambda: session.Session(config.resolved()))
     try:
         with progress_bar(args.quiet or not first, 1) as show:
@@ -268,6 +273,26 @@ def configured(args: argparse.Namespace, base: TrainConfig) -> TrainConfig:
         of_monitor = {name: getattr(args, name) for name in ("probe", "captures", "every")}
         changes["monitor"] = dataclasses.replace(base.monitor, **{k: v for k, v in of_monitor.items() if v is not None})
     return dataclasses.replace(base, **changes)
+
+
+def by_arm(args: argparse.Namespace, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The arms to train, with their settings from --arms-file, and what each has of the recipe for itself."""
+    from icsbound.training import per_arm
+
+    return per_arm.resolved(names, per_arm.read(args.arms_file) if args.arms_file else {})
+
+
+def trained_alone(args: argparse.Namespace) -> TrainConfig:
+    """The run that the flags of `train` stand for."""
+    from icsbound.training import per_arm
+
+    config = configured(args, TrainConfig(monitor=None if args.no_monitor else MonitorConfig()))
+    if not args.arms_file:
+        return config
+    # Named among all that the file sets, so that the run can be compared with those of the file's other arms.
+    names = per_arm.values_of(per_arm.read(args.arms_file))
+    ((arm, own),) = by_arm(args, [config.arm]).items()
+    return dataclasses.replace(config, arm=arm, recipe=per_arm.changed(config.recipe, own), per_arm=names)
 
 
 def fresh_folder(args: argparse.Namespace, attempt: Callable[[], object]) -> Path:

@@ -15,6 +15,7 @@ NAMED: dict[tuple[str, ...], str] = {("recipe", "name"): "--recipe"}
 UNNAMED: set[tuple[str, ...]] = {
     ("hold_out",),
     ("dtype",),
+    ("per_arm",),
     ("monitor", "views"),
     ("monitor", "against"),
     ("monitor", "law"),
@@ -70,7 +71,9 @@ def command(config: dict[str, Any]) -> str:
         words = ["icsbound", "train"]
     else:
         return ""
-    for place, value in _leaves(config):
+    if any(config.get("by_arm", {}).values()):
+        words += ["--arms-file", "arms.toml"]  # which lies in the folder
+    for place, value in _leaves({k: v for k, v in config.items() if k != "by_arm"}):
         if place not in UNNAMED:
             words += _words(NAMED.get(place, "--" + place[-1].replace("_", "-")), value)
     if words[1] == "train" and config.get("monitor", {}) is None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from icsbound._check import InputError, fail
 from icsbound.records import ResultRecord
-from icsbound.training import loop, pool
+from icsbound.training import loop, per_arm, pool
 from icsbound.training.config import MonitorConfig, TrainConfig, claim, read_json, refuse_another
 from icsbound.training.progress import Progress, quiet
 from icsbound.training.session import Session
@@ -23,9 +23,13 @@ from icsbound.training.session import Session
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig:
-    """`arms` × `seeds`, each trained as `base` says (whose own arm and seed are not used)."""
+    """`arms` × `seeds`, each trained as `base` says (whose own arm and seed are not used).
+
+    `by_arm` has, for arms that need it, the values of the recipe that are their own (see `per_arm`).
+    """
 
     arms: tuple[str, ...] = ("bn", "published", "unitized", "unitized-1")
+    by_arm: per_arm.Changes = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1, 2)
     base: TrainConfig = field(
         # Networks as narrow as this gain less from channels-last convolutions than their layers lose.
@@ -45,7 +49,10 @@ class CompareConfig:
         found: dict[str, TrainConfig] = {}
         for seed in self.seeds:
             for arm in self.arms:
-                run = dataclasses.replace(self.base, arm=arm, seed=seed).resolved()
+                recipe = per_arm.changed(self.base.recipe, self.by_arm.get(arm, {}))
+                run = dataclasses.replace(
+                    self.base, arm=arm, seed=seed, recipe=recipe, per_arm=per_arm.values_of(self.by_arm)
+                ).resolved()
                 folder = folder_name(run.run)
                 if folder in found:
                     raise InputError(f"arms must have different names as folders, got two runs for {folder!r}")
@@ -55,17 +62,19 @@ class CompareConfig:
     def to_dict(self) -> dict[str, Any]:
         """This comparison as plain values of JSON: the shared choices, the arms and the seeds."""
         shared = self.base.resolved().to_dict()
-        del shared["arm"], shared["seed"]
-        return {"arms": list(self.arms), "seeds": list(self.seeds), **shared}
+        del shared["arm"], shared["seed"], shared["per_arm"]
+        return {"arms": list(self.arms), "by_arm": per_arm.plain(self.by_arm), "seeds": list(self.seeds), **shared}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CompareConfig:
         """The comparison that `values` describe."""
-        shared = {key: value for key, value in values.items() if key not in ("arms", "seeds")}
-        arms, seeds = values.get("arms"), values.get("seeds")
+        shared = {key: value for key, value in values.items() if key not in ("arms", "by_arm", "seeds")}
+        arms, seeds, own = values.get("arms"), values.get("seeds"), values.get("by_arm", {})
         if not isinstance(arms, list) or not isinstance(seeds, list):
             raise InputError(f"a comparison's config must hold lists of arms and seeds, got {arms!r} and {seeds!r}")
-        return cls(arms=tuple(arms), seeds=tuple(seeds), base=TrainConfig.from_dict(shared))
+        if not isinstance(own, dict) or not all(isinstance(changes, dict) for changes in own.values()):
+            fail("by_arm", "be an object of arms and what is their own", own)
+        return cls(arms=tuple(arms), by_arm=own, seeds=tuple(seeds), base=TrainConfig.from_dict(shared))
 
     @classmethod
     def load(cls, folder: str | Path) -> CompareConfig:
@@ -98,6 +107,7 @@ def compare(
         for run in list(runs.values())[: len(config.arms)]:
             Session(run)
     claim(out, config.to_dict())
+    per_arm.keep(out, config.by_arm)
     tasks = [pool.Task(run, out / folder) for folder, run in runs.items()]
     results = pool.run(tasks, jobs=jobs, progress=progress, again=f"icsbound compare --resume {out}")
     return dict(zip(runs, results, strict=True))

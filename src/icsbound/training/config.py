@@ -58,7 +58,8 @@ class MonitorConfig:
 class TrainConfig:
     """One run. `standardize` brings each image to mean 0 and variance 1 by itself; else channels are divided by their
     "std" or "variance" (`divide_by`). `split` is the part whose accuracy is reported; "validation" is held out of the
-    training part first. How pictures are read (`skip_bad` to `workers`) is told in `data.Reading`.
+    training part first. `per_arm` names the values of the recipe that an arms file sets, for this or other arms of the
+    same comparison (see `per_arm`). How pictures are read (`skip_bad` to `workers`) is told in `data.Reading`.
 
     `device` is auto, cpu, cuda or mps; `precision` is that of autocast (no, bf16, fp16), `dtype` that of the
     parameters (float32 or float64). `threads` are torch's on the CPU (None: as many as torch takes); they are part of
@@ -71,6 +72,7 @@ class TrainConfig:
     arm: str = "unitized"
     seed: int = 0
     recipe: Recipe = field(default_factory=lambda: RECIPES["short"])
+    per_arm: tuple[str, ...] = ()
     dropout: float = 0.0
     standardize: bool = False
     divide_by: str = "std"

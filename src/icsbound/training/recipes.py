@@ -78,7 +78,14 @@ class Recipe:
             real("clip_norm", self.clip_norm, 0.0)
         if self.nesterov and not self.momentum:
             fail("momentum", "be above 0 with nesterov", self.momentum)
+        for name in ("nesterov", "decay_all", "flip"):
+            if not isinstance(getattr(self, name), bool):
+                fail(name, "be true or false", getattr(self, name))
         one_of("schedule", self.schedule, ("one-cycle", "steps"))
+        for epoch in self.milestones:
+            positive_int("milestones", epoch, 0)
+        for factor in self.factors:
+            real("factors", factor, 0.0)
         if len(self.milestones) != len(self.factors) or sorted(self.milestones) != list(self.milestones):
             fail("milestones", "rise and be as many as factors", (self.milestones, self.factors))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from icsbound._check import InputError
@@ -16,7 +17,7 @@ def _value(text: str) -> Any:
         return _WORDS[text.lower()]
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # the latter for what is nested deeply
         return text
 
 
@@ -35,3 +36,15 @@ def split(argument: str, text: str) -> tuple[str, dict[str, Any]]:
             raise InputError(f"{argument} must set each key once, got {key!r} twice in {text!r}")
         settings[key] = _value(value)
     return name.strip(), settings
+
+
+def text(name: str, settings: Mapping[str, Any]) -> str:
+    """The text that `split` reads as `name` and `settings`."""
+    return name + (":" + ",".join(f"{key}={_said(value)}" for key, value in settings.items()) if settings else "")
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(_said, value))}{',' if len(value) == 1 else ''})"
+    word = next((word for word, meaning in _WORDS.items() if value is meaning), None)
+    return word or str(value)

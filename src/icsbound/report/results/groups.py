@@ -39,8 +39,9 @@ class Group:
 
 
 def group_of(line: Line) -> Where:
-    """Every choice behind `line` but its arm and seed."""
-    settings = {k: v for k, v in _leaves(line.config).items() if k not in _LEFT_OUT}
+    """Every choice behind `line` but its arm and seed, and what belongs to the arm."""
+    per_arm = {f"recipe.{name}" for name in line.config.get("per_arm") or ()}
+    settings = {k: v for k, v in _leaves(line.config).items() if k not in _LEFT_OUT | per_arm}
     return tuple((name, getattr(line, name)) for name in OWN) + tuple(sorted(settings.items()))
 
 

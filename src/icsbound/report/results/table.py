@@ -19,7 +19,7 @@ from icsbound.report.results.contrasts import Contrast, averaged, contrasts
 from icsbound.report.results.groups import CASE, REST, Group, Where, case_of, case_text, group_of, groups
 from icsbound.results import Line
 
-_NOT_IN_A_LINE = ("data_dir", "monitor")  # of a run's config.json
+_NOT_IN_A_LINE = ("data_dir", "monitor", "workers")  # of a run's config.json
 
 
 @dataclass(frozen=True)
