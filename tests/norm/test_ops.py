@@ -197,3 +197,13 @@ def test_alpha_is_projected_inside_the_composite_as_in_the_closed_form(form):
         (g,) = torch.autograd.grad(interpolation.inside(alpha, (0.0, 1.0)), alpha, torch.full_like(alpha, sign))
         dropped = [True, True, False, False, False] if sign > 0 else [False, False, False, True, True]
         assert g.tolist() == [0.0 if d else sign for d in dropped]
+
+
+def test_what_runs_through_aten_says_why_once(caplog):
+    ops._say_why.cache_clear()
+    x = torch.randn(3, 2).as_subclass(type("Wrapped", (torch.Tensor,), {}))
+    with caplog.at_level("INFO", logger="icsbound"):
+        for _ in range(2):
+            ops.unitize(x, None, None, torch.rand(2), None, Settings())
+    wanted = "the layer runs through ATen, slower than by its own kernels: x is a Wrapped, whose operations only"
+    assert [record.message[: len(wanted)] for record in caplog.records] == [wanted]

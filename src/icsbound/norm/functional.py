@@ -55,6 +55,8 @@ def unitized_batch_norm(
         InputError: a tensor of another shape, device or kind, one value per channel in training, a setting out of
             range.
     """
+    if isinstance(x, torch.fx.Proxy):  # one call in the graph that torch.fx traces
+        return x.tracer.create_proxy("call_function", unitized_batch_norm, (), locals())
     chosen = settings.checked(
         eps, norm_eps, interpolation, scope, target, alpha_range, shrink_only, variance, activation
     )

@@ -121,6 +121,8 @@ class UnitizedBatchNorm(_NormBase):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, *) → the same shape, dtype and memory format."""
+        if isinstance(x, torch.fx.Proxy) and type(self).forward is UnitizedBatchNorm.forward:
+            return self._traced(x)
         if x.ndim not in self._ranks:
             wanted = " or ".join(f"{r}-dimensional" for r in self._ranks)
             raise InputError(f"x must be {wanted} for {type(self).__name__}, got shape {tuple(x.shape)}")
@@ -136,6 +138,12 @@ class UnitizedBatchNorm(_NormBase):
         functional.check_input(x, *tensors, self.training, self.process_group)
         factor = self._update_factor() if update else 0.0
         return functional.apply(x, *tensors, self.training, factor, self.settings, self.process_group)
+
+    def _traced(self, x: Any) -> Any:
+        """A call of this module in the graph that `torch.fx` traces, whose tracers know only torch's own as leaves."""
+        if x.tracer.root is self:
+            raise InputError(f"a {type(self).__name__} is a leaf for torch.fx: trace a module that holds it")
+        return x.tracer.create_proxy("call_module", x.tracer.path_of_module(self), (x,), {})
 
     def clamped_alpha(self) -> Tensor:
         """α as the forward pass uses it, (C,), detached: the parameter itself may leave `alpha_range` for a while."""

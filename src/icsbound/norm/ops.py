@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +23,8 @@ from icsbound.norm import coefficients, operators, reference
 from icsbound.norm.kernels import aten, cpu, triton
 from icsbound.norm.kernels.running import Running
 from icsbound.norm.settings import Settings
+
+logger = logging.getLogger("icsbound")
 
 
 def unitize(
@@ -53,6 +57,7 @@ def unitize(
             fused, _ = call.forward(x, weight, bias, alpha)
         return fused, None if stored is not None else call.statistics
     else:
+        _say_why(backend(x))
         y, statistics = _by_aten(x, weight, bias, alpha, stored, settings)
     if running is not None and statistics is not None:
         running.move(statistics)
@@ -75,6 +80,13 @@ def backend(x: Tensor) -> Backend:
     if refusal is None:
         return Backend("native", f"built for this installation, instruction set {_native.simd()}")
     return Backend("aten", refusal)
+
+
+@functools.cache
+def _say_why(found: Backend) -> None:
+    """Each reason once."""
+    if found.name == "aten":
+        logger.info("the layer runs through ATen, slower than by its own kernels: %s", found.why)
 
 
 def _fused(x: Tensor) -> Any:

@@ -65,6 +65,9 @@ class UnitizedBatchNormAct2d(UnitizedBatchNorm2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → the same shape."""
+        if isinstance(x, torch.fx.Proxy) and type(self).forward is UnitizedBatchNormAct2d.forward:
+            traced: Tensor = self._traced(x)
+            return traced
         y: Tensor = self.act(self.drop(super().forward(x)))
         return y
 
