@@ -84,6 +84,11 @@ $(VENV)/docs.stamp: $(VENV)/full.stamp
 	$(PIP) --editable '.[docs]'
 	touch $@
 
+# A Ray cluster of two nodes on this machine.
+$(VENV)/full.stamp: $(VENV)/test.stamp
+	$(PIP) --editable '.[ray]'
+	touch $@
+
 # The peers of the assignment solver.
 $(VENV)/bench.stamp: $(VENV)/test.stamp
 	$(PIP) laprust

@@ -35,6 +35,12 @@ def add(commands: Any, arm_help: str, training_flags: Callable[[argparse.Argumen
     _table_flags(sweep)
     sweep.add_argument("--jobs", type=int, help="runs at a time (default: one per core)")
     sweep.add_argument(
+        "--launcher",
+        choices=["local", "ray"],
+        default="local",
+        help="ray: on the cluster that RAY_ADDRESS names or this machine belongs to; all nodes must share --out",
+    )
+    sweep.add_argument(
         "--shard", metavar="I/N", help="this is job I of N of an array, all with the same --out or --resume"
     )
     training_flags(sweep)
@@ -128,7 +134,7 @@ def _sweep(args: argparse.Namespace) -> int:
     failed: str | None = None
     try:
         with cli.progress_bar(args.quiet, count) as show:
-            sweep(config, out, jobs=args.jobs, shard=shard, progress=show)
+            sweep(config, out, jobs=args.jobs, shard=shard, launcher=args.launcher, progress=show)
     except pool.Failed as error:
         failed = str(error)
     except KeyboardInterrupt:

@@ -66,10 +66,15 @@ class Line:
         return json.dumps(values, sort_keys=True)
 
 
-def append(path: Path, line: Line) -> None:
-    """Write `line` at the end of the file at `path`, whole and at once, also where several processes write to it."""
+def append(path: Path, line: Line, *, once: bool = False) -> None:
+    """Write `line` at the end of the file at `path`, whole and at once, also where several processes write to it.
+
+    With `once` nothing is written where the file holds the line's measurement already.
+    """
     content = (json.dumps(dataclasses.asdict(line), allow_nan=False, ensure_ascii=False) + "\n").encode()
     with open(path, "ab+") as file, _locked(file):
+        if once and any(known.key == line.key for known in read(path)):
+            return
         # A line that a killed process left half written stays, closed off, and `read` passes over it.
         size = file.seek(0, os.SEEK_END)
         if size and os.pread(file.fileno(), 1, size - 1) != b"\n":

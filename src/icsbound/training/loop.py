@@ -51,6 +51,7 @@ def train(
     keep: int = 2,
     snapshots: int | None = None,
     stop: Callable[[], bool] = lambda: False,
+    patience: float = 5.0,
 ) -> records.ResultRecord:
     """Train as `config` says in folder `out`, or go on where an earlier call was stopped; returns the result.
 
@@ -60,7 +61,8 @@ def train(
     is kept, as ``snapshots/step-STEP.safetensors``. A finished folder is left untouched and its result returned.
 
     Ctrl-C, SIGTERM or a true `stop()` end the run after the step under way with a checkpoint, by KeyboardInterrupt
-    (SIGTERM: SystemExit 143). Raises InputError for a folder that holds another run, and `Diverged` where the loss is
+    (SIGTERM: SystemExit 143). Where another process has the folder, it is waited for `patience` seconds. Raises
+    InputError for a folder that holds another run, and `Diverged` where the loss is
     not finite.
     """
     out = Path(out)
@@ -80,7 +82,7 @@ def train(
         if session.main:
             claim(out, config.to_dict())
         session.accelerator.wait_for_everyone()
-        with interrupts.only_here(out) if session.main else contextlib.nullcontext():
+        with interrupts.only_here(out, patience) if session.main else contextlib.nullcontext():
             loop = _Loop(session, out, progress, keep, snapshots)
             with loop:
                 result = loop.go(checkpoint_every, lambda: signals.caught, stop)

@@ -17,8 +17,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from icsbound._check import positive_int
 from icsbound.training import interrupts, loop
 from icsbound.training.config import TrainConfig
 from icsbound.training.progress import Event, Progress, quiet
+
+_TELL_EVERY = 0.25  # seconds
 
 
 class Failed(RuntimeError):
@@ -66,24 +69,43 @@ def run(
     A run that fails does not stop the others: `Failed` is raised when they are done.
     """
     jobs = default_jobs(tasks) if jobs is None else positive_int("jobs", jobs)
-    results: dict[int, records.ResultRecord] = {}
-    failures: dict[int, str] = {}
+    outcomes: dict[int, records.ResultRecord | str] = {}
     for index, result in _side_by_side(tasks, jobs, progress, again) if jobs > 1 else _in_turn(tasks, progress, again):
-        if isinstance(result, str):
-            failures[index] = result
-        else:
-            results[index] = result
+        outcomes[index] = result
+        if not isinstance(result, str):
             finished(tasks[index], result)
+    return all_results(tasks, outcomes)
+
+
+def all_results(
+    tasks: Sequence[Task], outcomes: Mapping[int, records.ResultRecord | str]
+) -> list[records.ResultRecord]:
+    """The results in the order of `tasks`. Raises `Failed` where an outcome is the reason why there is none."""
+    failures = {index: text for index, text in sorted(outcomes.items()) if isinstance(text, str)}
     if failures:
-        reasons = "; ".join(f"{tasks[index].out.name}: {text}" for index, text in sorted(failures.items()))
+        reasons = "; ".join(f"{tasks[index].out.name}: {text}" for index, text in failures.items())
         raise Failed(f"{len(failures)} of {len(tasks)} runs failed ({reasons})")
-    return [results[index] for index in range(len(tasks))]
+    return [result for index in range(len(tasks)) if not isinstance(result := outcomes[index], str)]
+
+
+def now_and_then(tell: Progress) -> Progress:
+    """`tell`, but of events that only say how far a run is one in a quarter of a second: a bar shows no more."""
+    last = 0.0
+
+    def told(event: Event) -> None:
+        nonlocal last
+        if event.note or event.step >= event.steps or time.monotonic() - last > _TELL_EVERY:
+            last = time.monotonic()
+            tell(event)
+
+    return told
 
 
 Outcome = tuple[int, "records.ResultRecord | str"]
 
 
-def _stopped(caught: signal.Signals | None, again: str) -> BaseException:
+def stopped(caught: signal.Signals | None, again: str) -> BaseException:
+    """What a caller is told by whose runs were stopped by a signal and saved."""
     if caught == signal.SIGTERM:
         return SystemExit(128 + signal.SIGTERM)
     return KeyboardInterrupt(f"stopped; what was measured is kept; go on with: {again}")
@@ -99,7 +121,7 @@ def _in_turn(tasks: Sequence[Task], progress: Progress, again: str) -> Iterator[
             show = _named(progress, task.out.name)
             yield index, loop.train(task.config, task.out, progress=show, snapshots=task.snapshots)
         except KeyboardInterrupt:
-            raise _stopped(signal.SIGINT, again) from None
+            raise stopped(signal.SIGINT, again) from None
         except loop.EXPECTED as error:
             yield index, str(error)
 
@@ -190,7 +212,7 @@ def _side_by_side(tasks: Sequence[Task], jobs: int, progress: Progress, again: s
                     else:
                         worker.let_go()
         if signals.caught is not None:
-            raise _stopped(signals.caught, again)
+            raise stopped(signals.caught, again)
     finally:
         for worker in workers:
             if worker.process.poll() is None:

@@ -12,8 +12,8 @@ from icsbound._check import InputError
 
 @dataclass(frozen=True)
 class Event:
-    """The state of a run after a step: `step` of `steps`, the last training loss, the last accuracy where one was
-    taken.
+    """The state of a run after a step: `step` of `steps` (0 where that is not known yet), the last training loss, the
+    last accuracy where one was taken.
     """
 
     run: str
@@ -69,6 +69,8 @@ class Bar:
         """Show `event`."""
         if event.note:
             self._bar.console.print(f"{event.run}: {event.note}", highlight=False, markup=False)
+        if not event.steps:
+            return  # a word about a run that has not begun
         if event.run not in self._lines:
             task = self._bar.add_task(event.run, total=event.steps, figures="")
             self._lines[event.run] = _Line(task, time.monotonic(), event.step)

@@ -8,17 +8,21 @@ go on.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from icsbound._check import InputError, fail, one_of
 from icsbound.records import ResultRecord
-from icsbound.training import devices, loop, pool, results
+from icsbound.training import cluster, devices, loop, per_arm, pool, results
 from icsbound.training.compare import folder_name
 from icsbound.training.config import TrainConfig, claim, read_json, refuse_another
 from icsbound.training.progress import Progress, quiet
 from icsbound.training.session import Session
+
+LAUNCHERS = ("local", "ray")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +30,13 @@ class SweepConfig:
     """`arms` × `batch_sizes` × `seeds`, each otherwise trained as `base` says.
 
     With `scale_lr` the learning rate is in proportion to the batch (Goyal et al. 2017, arXiv 1706.02677), from that
-    of `base`.
+    of `base`. `by_arm` has, for arms that need it, the values of the recipe that are their own (see `per_arm`).
     """
 
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
     batch_sizes: tuple[int, ...]
+    by_arm: per_arm.Changes = field(default_factory=dict)
     base: TrainConfig = field(default_factory=lambda: TrainConfig(threads=1))
     setting: str = "sweep"
     phase: str = "explore"
@@ -49,13 +54,14 @@ class SweepConfig:
     def runs(self) -> dict[str, TrainConfig]:
         """Folder name -> the run in it, seed by seed."""
         found: dict[str, TrainConfig] = {}
-        recipe = self.base.recipe
+        base = dataclasses.replace(self.base, per_arm=per_arm.values_of(self.by_arm))
         for seed in self.seeds:
             for batch_size in self.batch_sizes:
-                lr = recipe.lr * batch_size / recipe.batch_size if self.scale_lr else recipe.lr
-                scaled = dataclasses.replace(recipe, batch_size=batch_size, lr=lr)
                 for arm in self.arms:
-                    run = dataclasses.replace(self.base, arm=arm, seed=seed, recipe=scaled).resolved()
+                    recipe = per_arm.changed(base.recipe, self.by_arm.get(arm, {}))
+                    lr = recipe.lr * batch_size / recipe.batch_size if self.scale_lr else recipe.lr
+                    scaled = dataclasses.replace(recipe, batch_size=batch_size, lr=lr)
+                    run = dataclasses.replace(base, arm=arm, seed=seed, recipe=scaled).resolved()
                     folder = folder_name(f"{arm}-batch{batch_size}-seed{seed}")
                     if folder in found:
                         raise InputError(f"arms must have different names as folders, got two runs for {folder!r}")
@@ -65,8 +71,9 @@ class SweepConfig:
     def to_dict(self) -> dict[str, Any]:
         """This sweep as plain values of JSON."""
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "base"}
+        own["by_arm"] = per_arm.plain(self.by_arm)
         shared = self.base.resolved().to_dict()
-        del shared["arm"], shared["seed"]
+        del shared["arm"], shared["seed"], shared["per_arm"]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in own.items()} | {"base": shared}
 
     @classmethod
@@ -86,15 +93,22 @@ def sweep(
     *,
     jobs: int | None = None,
     shard: tuple[int, int] = (1, 1),
+    launcher: str = "local",
     progress: Progress = quiet,
 ) -> list[results.Line]:
     """Train every run of `config` below `out` and write a line each into ``out/results.jsonl`` when it is finished.
 
     `shard` = (i, n) takes every n-th run from the i-th on, for job i of n; the jobs may share `out`. Finished runs
-    are not run again, and a line that a killed process had no time for is added. Returns the lines of this shard.
-    Raises as `compare` does.
+    are not run again, and a line that a killed process had no time for is added. `launcher` "local" trains `jobs` side
+    by side here, "ray" on a Ray cluster (see `cluster`). Returns the lines of this shard. Raises as `compare` does.
     """
     out = Path(out)
+    launch: Callable[..., object] = partial(pool.run, jobs=jobs)
+    if one_of("launcher", launcher, LAUNCHERS) == "ray":
+        if jobs is not None:
+            fail("jobs", "be left out with launcher ray, which fills the cluster", jobs)
+        cluster.ray()
+        launch = cluster.run
     index, count = shard
     if not 1 <= index <= count:
         fail("shard", "be i/n with 1 <= i <= n", f"{index}/{count}")
@@ -109,8 +123,8 @@ def sweep(
             checked |= parts
             Session(run)
     claim(out, config.to_dict())
+    per_arm.keep(out, config.by_arm)
     table = out / "results.jsonl"
-    known = {line.key for line in results.read(table)}
     lines: list[results.Line] = []
 
     def keep(task: pool.Task, result: ResultRecord) -> None:
@@ -122,10 +136,9 @@ def sweep(
             seconds=result.seconds,
             versions=devices.versions(),
         )
-        if line.key not in known:
-            results.append(table, line)
+        results.append(table, line, once=True)
         lines.append(line)
 
     tasks = [pool.Task(run, out / name) for name, run in runs.items()]
-    pool.run(tasks, jobs=jobs, progress=progress, again=f"icsbound sweep --resume {out}", finished=keep)
+    launch(tasks, progress=progress, again=f"icsbound sweep --resume {out}", finished=keep)
     return lines

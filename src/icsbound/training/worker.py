@@ -7,17 +7,12 @@ import os
 import queue
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any, TextIO
 
 from icsbound import records
 from icsbound.training import loop, pool
 from icsbound.training.config import TrainConfig
-from icsbound.training.progress import Event
-
-# A parent draws its bar a few times a second; more events than that would only cost time.
-_TELL_EVERY = 0.25  # seconds
 
 
 def main() -> None:
@@ -47,14 +42,7 @@ def _serve(task: dict[str, Any], out: TextIO, ended: threading.Event) -> None:
         except BrokenPipeError:  # the parent is gone; the input has ended too, and the run stops after this step
             ended.set()
 
-    last = 0.0
-
-    def tell(event: Event) -> None:
-        nonlocal last
-        if event.note or event.step >= event.steps or time.monotonic() - last > _TELL_EVERY:
-            last = time.monotonic()
-            say(pool.event_line(event))
-
+    tell = pool.now_and_then(lambda event: say(pool.event_line(event)))
     try:
         config = TrainConfig.from_dict(task["config"])
         out_folder, snapshots = Path(task["out"]), task["snapshots"]
