@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from icsbound.measure.floor import control, shift_report
+from icsbound import control, shift_report
 from icsbound.training import data, models
 
 SPLITS = data.load("digits")
@@ -33,10 +33,13 @@ def train(model: nn.Module, steps: int, *, keep: Tensor | None = None, lr: float
     return model.eval()
 
 
-def verdicts(title: str, before: dict[str, Tensor], after: dict[str, Tensor]) -> dict[str, str]:
-    """Print every layer's distance and verdict; at most one in twenty of those called moved is expected to be false."""
+def verdicts(title: str, before: dict[str, Tensor], after: dict[str, Tensor], smallest: float = 0.0) -> dict[str, str]:
+    """Print every layer's distance and verdict; at most one in twenty of those called moved is expected to be false.
+
+    `smallest` says what counts as a shift, in spreads.
+    """
     shifts = {layer: shift_report(cloud, after[layer]) for layer, cloud in before.items()}
-    judged = dict(zip(shifts, control(list(shifts.values())), strict=True))
+    judged = dict(zip(shifts, control(list(shifts.values()), smallest=smallest), strict=True))
     print(title)
     for layer, shift in shifts.items():
         em = f"EM {shift.em.value:8.4f} = {shift.em.value / shift.spread:6.3f} spreads"

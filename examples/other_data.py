@@ -1,12 +1,16 @@
 """One network on other data: do its layers see a change of contrast, and would they see another sample of the same?
 
 The second comparison has no pairs: its two halves are different digits of the same kind. There the distance is what
-sampling alone gives, far from 0, and the verdict does not take it for a shift.
+sampling alone gives, far from 0, and the verdict does not take it for a shift. Last comes the first comparison as a
+command, on the weights in a file.
 """
 
-import common
+import tempfile
 
-from icsbound import capture
+import common
+from safetensors.torch import save_file
+
+from icsbound import capture, cli
 from icsbound.training.corruptions import corrupt
 
 
@@ -16,10 +20,16 @@ def main() -> dict[str, dict[str, str]]:
     pale = common.NORMALIZE(corrupt(images[::4], "contrast", 2))
     other = common.NORMALIZE(images[2::4])
     before = capture(model, common.PROBE, view="pooled")
-    return {
+    found = {
         name: common.verdicts(f"{name}, against the probe", before, capture(model, probe, view="pooled"))
         for name, probe in (("the same digits with less contrast", pale), ("other digits", other))
     }
+    with tempfile.TemporaryDirectory() as folder:
+        save_file(model.state_dict(), f"{folder}/network.safetensors")
+        words = f"measure {folder}/network.safetensors --model resnet8:width=4 --data digits --view pooled --probe 250"
+        words += f" --data-b digits:shift=contrast,severity=2 --smallest 0.1 --jobs 1 --quiet --out {folder}/measured"
+        assert cli.main(words.split()) == 0
+    return found
 
 
 if __name__ == "__main__":

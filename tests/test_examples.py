@@ -34,19 +34,30 @@ def test_pruned_and_rounded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 
 def test_half_precision(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert len(main_of("half_precision", monkeypatch)) == 7
+    found = main_of("half_precision", monkeypatch)
+    assert len(found) == 7
+    assert set(found.values()) == {"below the floor"}  # as no more than the tenth of a spread counts for nothing
     spreads = [float(line.split("=")[1].split()[0]) for line in capsys.readouterr().out.splitlines()[1:]]
     assert 0 < max(spreads) < 0.1
 
 
-def test_other_data(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_data(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     found = main_of("other_data", monkeypatch)
     assert list(found["the same digits with less contrast"].values()).count("moved") >= 5
     assert "moved" not in found["other digits"].values()
+    said = capsys.readouterr().out
+    table = said[said.index("digits:shift=contrast,severity=2, n = 250") :].splitlines()
+    assert sum(line.endswith("  moved") for line in table) >= 5
 
 
-def test_monitored_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [r for r in main_of("monitored_loop", monkeypatch) if r.kind == "distance"]
+def test_monitored_loop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    everything = main_of("monitored_loop", monkeypatch)
+    moved = [r for r in everything if r.kind == "verdict" and r.verdict == "moved"]
+    said = capsys.readouterr().out
+    assert said.startswith("a pass over the probe takes ")
+    assert moved
+    assert all(f"step {r.step_b}: {r.layer} moved by more than 0.5 spreads" in said for r in moved)
+    found = [r for r in everything if r.kind == "distance"]
     assert {r.step_b for r in found if r.value is not None} == {20, 40}
     assert {r.step_b for r in found if r.value is None} == {5, 10, 15, 25, 30, 35}
 
@@ -78,6 +89,32 @@ def test_transport_picture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert value < paired
     assert 0 < share < 1
     assert (tmp_path / "transport.svg").read_text(encoding="utf-8").startswith("<svg")
+
+
+def resumed(found: list[Any]) -> None:
+    """Distances before and after a break, in one monitor's life: the second is from where the first ended."""
+    assert found[0].kind == "cost"
+    exact = [(r.step_a, r.step_b) for r in found if r.kind == "distance"]
+    assert list(dict.fromkeys(exact)) == [(0, 20), (20, 40)]
+    assert all(r.value > 0 for r in found if r.kind == "distance")
+    assert [r.step for r in found if r.kind == "cost"] == [0, 20, 40]
+
+
+@pytest.mark.full  # its library comes with the extra [examples], which `make test-full` installs
+def test_lightning_callback(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = main_of("lightning_callback", monkeypatch)
+    resumed(found)
+    assert len({r.layer for r in found if r.kind == "distance"}) == 7
+
+
+@pytest.mark.full
+def test_transformers_callback(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = main_of("transformers_callback", monkeypatch)
+    resumed(found)
+    norms = {"transformer.ln_f", *(f"transformer.h.{block}.ln_{norm}" for block in (0, 1) for norm in (1, 2))}
+    assert {(r.layer, r.view) for r in found if r.kind == "distance"} == {
+        (norm, view) for norm in norms for view in ("pooled", "position")
+    }
 
 
 def test_every_example_has_its_test() -> None:

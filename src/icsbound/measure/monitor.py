@@ -132,6 +132,11 @@ class ICSMonitor:
         """The time spent measuring so far."""
         return self.pace.measuring
 
+    @property
+    def last_step(self) -> int | None:
+        """The last step that was measured, None before the first."""
+        return self._last_step
+
     def step(self, step: int) -> list[Record]:
         """Measure if the schedule says so; call it once with 0 before training, then after every optimizer step.
 
