@@ -2,11 +2,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small import config, few_digits
 
 from icsbound._check import InputError
+from icsbound.report.results import reproduce, table
 from icsbound.training import evaluate as ev
 from icsbound.training import loop, results
 from icsbound.training.evaluate import Conditions, evaluate
@@ -173,3 +175,93 @@ def test_standardizing_undoes_light_and_contrast(tmp_path: Path) -> None:
     assert normalize(images).mean((1, 2, 3)).abs().max() < 1e-5
     flat = torch.full((1, 1, 28, 28), 7, dtype=torch.uint8)
     assert torch.equal(normalize(flat), torch.zeros(1, 1, 28, 28))
+
+
+@pytest.fixture
+def published_images(tmp_path: Path) -> Path:
+    """Two corruptions of the forty test images in the published layout: clean, and darker with each severity."""
+    with pytest.MonkeyPatch.context() as patch:
+        few_digits(patch)
+        test = ev.data.load("digits", 0).test
+    folder = tmp_path / "DIGITS-C"
+    folder.mkdir()
+    images = test.images.permute(0, 2, 3, 1).numpy()
+    # in an order of their own, which the labels follow
+    order = np.random.default_rng(0).permutation(len(images))
+    np.save(folder / "labels.npy", np.tile(test.labels.numpy()[order].astype(np.uint8), 5))
+    np.save(folder / "nothing.npy", np.tile(images[order], (5, 1, 1, 1)))
+    np.save(folder / "darkness.npy", np.concatenate([images[order] // (s + 1) for s in range(1, 6)]))
+    return folder
+
+
+def test_published_images_are_taken_as_they_are(runs: list[Path], tmp_path: Path, published_images: Path) -> None:
+    conditions = Conditions(shifts=("none", "all"), shift_dir=str(published_images))
+    assert conditions.cases() == [
+        ("none", 0),
+        *(("darkness", s) for s in range(1, 6)),
+        *(("nothing", s) for s in range(1, 6)),
+    ]
+    lines = evaluate(runs[:1], tmp_path, conditions)
+    assert [one.shift for one in lines] == ["none", *["DIGITS-C/darkness"] * 5, *["DIGITS-C/nothing"] * 5]
+    clean, *darker = [one.accuracy for one in lines[:6]]
+    assert [one.accuracy for one in lines[6:]] == [clean] * 5
+    # severity s is those rows of the file: the images divided by s + 1
+    test = ev.load(runs[0])[2].test
+    for severity in (1, 5):
+        part = ev.published.part(published_images, "darkness", severity, test)
+        assert sorted(map(bytes, part.images.numpy())) == sorted(map(bytes, (test.images // (severity + 1)).numpy()))
+    assert darker[-1] < clean
+    # the page's command takes them again
+    again = reproduce.commands(table.load(tmp_path / "results.jsonl")).splitlines()
+    words = [line for line in again if "--shift-dir DIGITS-C" in line]
+    assert len(words) == 1
+    assert "--shift darkness nothing --shift-dir" in words[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "fog.npy",
+            np.zeros((200, 28, 28), np.uint8),
+            r"fog.npy must be uint8 of shape \(200, 28, 28, 1\), five times",
+        ),
+        ("fog.npy", np.zeros((160, 28, 28, 1), np.uint8), r"fog.npy must be .* got \(\(160, 28, 28, 1\), 'uint8'\)$"),
+        ("fog.npy", np.zeros((200, 28, 28, 1)), r"fog.npy must be .* got \(\(200, 28, 28, 1\), 'float64'\)$"),
+        ("labels.npy", np.zeros(200, np.uint8), r"labels.npy must have as many labels of each class as the test part"),
+        (
+            "labels.npy",
+            np.full(200, 77, np.uint8),
+            r"labels.npy must have as many labels of each class as the test part",
+        ),
+        (
+            "labels.npy",
+            np.zeros(40, np.uint8),
+            r"labels.npy must be uint8 of shape \(200,\), five times the test part, got",
+        ),
+        ("fog.npy", None, r"fog.npy must be an array of numpy: "),
+    ],
+)
+def test_published_images_that_do_not_fit_are_named(
+    runs: list[Path], tmp_path: Path, published_images: Path, name: str, content: np.ndarray | None, message: str
+) -> None:
+    np.save(published_images / "fog.npy", np.zeros((200, 28, 28, 1), np.uint8))
+    if content is None:
+        (published_images / name).write_bytes(b"\x93NUMPY\x01\x00cut short")
+    else:
+        np.save(published_images / name, content)
+    with pytest.raises(InputError, match=message):
+        evaluate(runs[:1], tmp_path, Conditions(shifts=("fog:2",), shift_dir=str(published_images)))
+
+
+def test_a_folder_without_published_images_is_named(tmp_path: Path, runs: list[Path], published_images: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"^shift_dir must be a folder with NAME.npy and labels.npy, as CIFAR-10-C has"
+    ):
+        Conditions(shifts=("fog",), shift_dir=str(tmp_path))
+    with pytest.raises(InputError, match=r"^shift must be one of 'darkness', 'nothing', 'none', 'all', got 'fog'$"):
+        Conditions(shifts=("fog",), shift_dir=str(published_images))
+    held = dataclasses.replace(config(monitor=None), split="validation", hold_out=0.2)
+    loop.train(held, tmp_path / "held")
+    with pytest.raises(InputError, match=r"^shift_dir must go with runs whose split is 'test': .*, got 'validation'$"):
+        evaluate([tmp_path / "held"], tmp_path, Conditions(shifts=("darkness",), shift_dir=str(published_images)))

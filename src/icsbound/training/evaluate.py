@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from icsbound._check import InputError, fail, one_of, positive_int, real
-from icsbound.training import data, devices, loop, results, seeds
+from icsbound.training import data, devices, loop, published, results, seeds
 from icsbound.training.config import TrainConfig
 from icsbound.training.corruptions import CORRUPTIONS, corrupt
 from icsbound.training.perturb import perturb
@@ -29,15 +29,21 @@ from icsbound.training.session import load_splits, network, normalization
 class Conditions:
     """Under what a finished run is evaluated.
 
-    shifts: names of corruptions, each with ``:SEVERITY`` or at all five; "none"; "all" for every corruption. perturb:
-    "none", "prune:FRACTION", "quantize:BITS" or "average:RUN". recalibrate: stored statistics are estimated anew on
-    so many clean training images (0: not), after the weights changed. eval_batch: images are normalized by the
-    statistics of test batches of so many (0: stored statistics), in random order or `by_label`, sorted by class. mix:
-    the share of the image's own statistics in each layer's (0: none). standardize: each image to mean 0 and variance
-    1 before the network. seed: fixes corruptions, orders and draws, so that all runs see the same.
+    shifts: names of corruptions, each with ``:SEVERITY`` or at all five; "none"; "all" for every corruption.
+        Corruptions are made anew from the test images (see `corruptions`), or with shift_dir taken from that folder
+        of published ones (see `published`), and then bear its name: ``CIFAR-10-C/fog``.
+    perturb: "none", "prune:FRACTION", "quantize:BITS" or "average:RUN".
+    recalibrate: stored statistics are estimated anew on so many clean training images (0: not), after the weights
+        changed.
+    eval_batch: images are normalized by the statistics of test batches of so many (0: stored statistics), in random
+        order or `by_label`, sorted by class.
+    mix: the share of the image's own statistics in each layer's (0: none).
+    standardize: each image to mean 0 and variance 1 before the network.
+    seed: fixes corruptions, orders and draws, so that all runs see the same.
     """
 
     shifts: tuple[str, ...] = ("none",)
+    shift_dir: str | None = None
     perturb: str = "none"
     recalibrate: int = 0
     eval_batch: int = 0
@@ -59,18 +65,25 @@ class Conditions:
     def cases(self) -> list[tuple[str, int]]:
         """Every (corruption, severity), ("none", 0) for clean images."""
         found: list[tuple[str, int]] = []
+        known = list(CORRUPTIONS) if self.shift_dir is None else published.names(self.shift_dir)
         for text in self.shifts:
             name, colon, severity = text.partition(":")
             if text == "none":
                 found.append(("none", 0))
                 continue
-            names = list(CORRUPTIONS) if name == "all" else [one_of("shift", name, [*CORRUPTIONS, "none", "all"])]
+            names = known if name == "all" else [one_of("shift", name, [*known, "none", "all"])]
             if colon and severity not in ("1", "2", "3", "4", "5"):
                 fail("severity", "be 1, 2, 3, 4 or 5", severity)
             found += [(name, level) for name in names for level in ([int(severity)] if colon else range(1, 6))]
         if not found or len(set(found)) < len(found):
             fail("shifts", "name at least one, each once", self.shifts)
         return found
+
+    def shift_name(self, shift: str) -> str:
+        """What shifts the input, for the table: published images by the name of their folder too."""
+        if self.shift_dir is None or shift == "none":
+            return shift
+        return f"{Path(self.shift_dir).expanduser().resolve().name}/{shift}"
 
     def perturbation(self) -> str:
         """What is done to the weights, for the table: another run by the name of its folder, not where it lies."""
@@ -138,6 +151,8 @@ def evaluate(
     with devices.threads(threads):
         for folder in runs:
             config, model, splits = load(folder, data_dir=data_dir)
+            if conditions.shift_dir is not None and config.split != "test":
+                fail("shift_dir", "go with runs whose split is 'test': published images are test images", config.split)
             normalize = normalization(config, splits.train, conditions.standardize)
             perturb(model, conditions.perturb)
             if conditions.recalibrate:
@@ -148,7 +163,7 @@ def evaluate(
                     dataclasses.replace(config, device="cpu"),
                     setting,
                     phase,
-                    shift=shift,
+                    shift=conditions.shift_name(shift),
                     severity=severity,
                     perturbation=conditions.perturbation(),
                     remedy=conditions.remedy(),
@@ -172,7 +187,9 @@ def evaluate(
 def _scored(
     model: nn.Module, part: data.Dataset, normalize: data.Normalize, conditions: Conditions, shift: str, severity: int
 ) -> tuple[float, float]:
-    if shift != "none":
+    if shift != "none" and conditions.shift_dir is not None:
+        part = published.part(conditions.shift_dir, shift, severity, part)
+    elif shift != "none":
         part = dataclasses.replace(part, images=corrupt(part.images[:], shift, severity, conditions.seed))
     dtype = next(model.parameters()).dtype
     if not conditions.eval_batch:

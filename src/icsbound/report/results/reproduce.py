@@ -40,17 +40,18 @@ def _sweep(group: Group, lines: Sequence[Line]) -> str:
 
 def _evaluations(name: str, group: Group, lines: Sequence[Line]) -> list[str]:
     """One command for each change of the weights and remedy, with all its shifts."""
-    shifts: dict[tuple[str, str, int], dict[str, None]] = {}
+    shifts: dict[tuple[str, str, int, str], dict[str, None]] = {}
     for case in dict.fromkeys(map(case_of, lines)):
         c = dict(case)
-        shift = f"{c['shift']}:{c['severity']}" if c["severity"] else c["shift"]
-        shifts.setdefault((c["perturbation"], c["remedy"], c["eval_batch"]), {})[shift] = None
+        folder, _, shift = c["shift"].rpartition("/")  # published images bear the name of their folder
+        shift = f"{shift}:{c['severity']}" if c["severity"] else shift
+        shifts.setdefault((c["perturbation"], c["remedy"], c["eval_batch"], folder), {})[shift] = None
     found = []
-    for (perturbation, remedy, eval_batch), names in shifts.items():
+    for (perturbation, remedy, eval_batch, folder), names in shifts.items():
         if (perturbation, remedy, eval_batch, list(names)) == ("none", "none", 0, ["none"]):
             continue  # what the sweep itself measures
         words = ["icsbound", "evaluate", f"runs/{name}", "--setting", group["setting"], "--phase", group["phase"]]
-        words += ["--shift", *_shortest(list(names))]
+        words += ["--shift", *_shortest(list(names)), *(["--shift-dir", folder] if folder else [])]
         words += ["--perturb", perturbation] if perturbation != "none" else []
         for part in remedy.split("+") if remedy != "none" else []:
             kind, _, value = part.partition(":")
