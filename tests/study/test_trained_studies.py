@@ -105,6 +105,9 @@ def test_alpha_follows_the_runs(runs: Setting) -> None:
     assert course[0].x == 0
     assert course[0].value == pytest.approx(0.5)
     assert course[-1].x == 12
+    reach = [p.value for p in found["reach"] if p.curve == "trained"]
+    assert reach[0] == 0
+    assert reach[-1] > abs(course[-1].value - 0.5)  # the farthest channel, not the mean
     assert {p.curve for p in found["accuracy"]} == {"trained", "frozen at 0 (batch norm)"}
     assert all(p.value > 0 for p in found["radius"])
     assert {p.curve for p in found["radius"]} == {"trained"}  # batch norm has none

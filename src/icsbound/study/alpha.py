@@ -63,12 +63,25 @@ def _alphas(run: Trained) -> list[tuple[int, float]]:
     return _means(_layers(run), "alpha_mean")
 
 
+def _reach(rows: Sequence[LayerRecord]) -> list[tuple[int, float]]:
+    """Step and mean over layers of how far the channel that moved most is from where alpha started."""
+    found: dict[int, list[float]] = {}
+    start: dict[str, float] = {}
+    for row in rows:
+        if row.alpha_mean is not None and row.alpha_min is not None and row.alpha_max is not None:
+            first = start.setdefault(row.layer, row.alpha_mean)  # all channels start alike
+            found.setdefault(row.step, []).append(max(row.alpha_max - first, first - row.alpha_min))
+    return [(step, sum(values) / len(values)) for step, values in found.items()]
+
+
 def _course(run: Trained, curve: str, seed: int) -> Iterator[PointRecord]:
     rows = _layers(run)
     size = {"n": len({row.layer for row in rows}), "estimator": "mean over layers"}
     frozen = curve.startswith("frozen")
     for step, value in [] if frozen else _means(rows, "alpha_mean"):
         yield Panel(NAME, "alpha", seed, **size).point(curve, step, value)  # type: ignore[arg-type]
+    for step, value in [] if frozen else _reach(rows):
+        yield Panel(NAME, "reach", seed, **size).point(curve, step, value)  # type: ignore[arg-type]
     for step, value in _means(rows, "weight_mean"):
         yield Panel(NAME, "gamma", seed, **size).point(curve, step, value)  # type: ignore[arg-type]
     for step, value in _means(rows, "bound"):

@@ -224,6 +224,16 @@ PANELS = (
     ),
     Panel(
         "alpha",
+        "reach",
+        "How far single channels of alpha went",
+        "Line: the distance of the farthest channel from where alpha started, mean over layers, with 95 % intervals "
+        "over seeds. It may be far where the mean over channels stands still.",
+        "optimizer step",
+        "distance from the start",
+        x_scale="sqrt",
+    ),
+    Panel(
+        "alpha",
         "gamma",
         "The weight γ during training",
         "Line: mean of |γ| over channels and layers, with 95 % intervals over seeds.",

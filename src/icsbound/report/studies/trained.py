@@ -11,7 +11,7 @@ from icsbound.report.studies.reading import FAILS, HOLDS, OPEN, power, row, shar
 from icsbound.report.wording import count, listed, number, percent, points, times
 
 NEGLIGIBLE = 0.05  # a share of the shift below which it does not matter
-STILL = 0.01  # a change of alpha below which it did not train
+STILL = 0.01  # a change of alpha below which no channel trained
 
 
 def reduction(studies: Studies) -> tuple[str, str]:
@@ -66,19 +66,22 @@ def moments(studies: Studies) -> tuple[str, str]:
 
 def alpha(studies: Studies) -> tuple[str, str]:
     """Whether alpha moves, and whether accuracy is higher for it than with alpha frozen."""
-    course = values(studies, "alpha", "alpha", "trained")
+    course, reach = (values(studies, "alpha", panel, "trained") for panel in ("alpha", "reach"))
     accuracy = {
         str(curve): rows.set_index("seed")["value"]
         for curve, rows in studies.by_seed("alpha", "accuracy").groupby("curve", sort=False)
     }
-    if course.empty or "trained" not in accuracy:
+    if course.empty or reach.empty or "trained" not in accuracy:
         return OPEN, "No network with a trained alpha was measured."
-    first, last = course.iloc[:, 0], course.iloc[:, -1]
-    moved = student(last - first)
-    text = f"Alpha went from {number(first.mean())} to {number(last.mean())} on average, by {power(moved)}. "
-    faster = values(studies, "alpha", "alpha", "trained, rate × 10")
+    moved, farthest = student(course.iloc[:, -1] - course.iloc[:, 0]), student(reach.iloc[:, -1])
+    text = f"In each layer, the channel of alpha that moved most is {power(farthest)} from its start in the end, mean "
+    text += f"over layers; the mean over channels moved by {power(moved)}. "
+    faster = values(studies, "alpha", "reach", "trained, rate × 10")
     if len(faster):
-        text += f"At ten times the rate it moved by {power(student(faster.iloc[:, -1] - faster.iloc[:, 0]))}. "
+        text += f"At ten times the rate the farthest channel went {power(student(faster.iloc[:, -1]))}. "
+    scope = values(studies, "alpha", "reach", "batch scope")
+    if len(scope):
+        text += f"With batch scope, where alpha is a gain alone, it went {power(student(scope.iloc[:, -1]))}. "
     gains = {
         curve: student((accuracy["trained"] - own).dropna()) for curve, own in accuracy.items() if curve != "trained"
     }
@@ -86,14 +89,13 @@ def alpha(studies: Studies) -> tuple[str, str]:
         text += "Accuracy with alpha trained, less that of the control: "
         text += "; ".join(f"{curve}, {points(gain)}" for curve, gain in gains.items()) + ". "
     said = {curve: gain.verdict() for curve, gain in gains.items() if curve.startswith("frozen")}
-    if moved.known and moved.low > -STILL and moved.high < STILL:
+    if farthest.count and farthest.mean < STILL and not farthest.high > STILL:
         return FAILS, text + "Alpha stayed where it started."
     if better := [curve for curve, found in said.items() if found == "lower"]:
         return FAILS, text + f"Alpha {listed(better)} does better than trained."
     if open_ := [curve for curve, found in said.items() if found == "not resolved"]:
         return OPEN, text + f"Training alpha is not told apart from alpha {listed(open_)}."
-    trains = moved.known and (moved.low > STILL or moved.high < -STILL)
-    return HOLDS if trains and said else OPEN, text
+    return HOLDS if farthest.known and farthest.low > STILL and said else OPEN, text
 
 
 def information(studies: Studies) -> tuple[str, str]:
