@@ -1,4 +1,4 @@
-"""Under data-parallel training one rank measures alone, while the others go on."""
+"""Under data-parallel training one rank measures alone while the others go on, or all measure together."""
 
 from pathlib import Path
 
@@ -11,9 +11,11 @@ from torch import nn
 from icsbound import records
 from icsbound._check import InputError
 from icsbound.measure.capture import capture
+from icsbound.measure.emd import emd
 from icsbound.measure.monitor import ICSMonitor
 
 RANKS = 2
+PARTS = (slice(0, 7), slice(7, 12))  # of one probe, by rank: not of one length
 
 
 def train(rank: int, folder: Path) -> None:
@@ -53,3 +55,60 @@ def test_one_rank_measures_alone(tmp_path: Path) -> None:
     for name, value in first.items():
         if "running" not in name:  # those are broadcast when the next pass begins
             assert torch.equal(value, second[name]), name
+
+
+def together(rank: int, folder: Path) -> None:
+    """Every rank captures its part of the probe; the first has the distances of all of it, and a failure is shared."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=RANKS)
+    model, probe = networks.cnn(), networks.images(12)
+    wrapped = nn.parallel.DistributedDataParallel(model)
+    options = {"every": 2, "cheap_every": 1, "dtype": torch.bfloat16, "gather": True, "verdicts": True}
+    monitor = ICSMonitor(wrapped, probe[PARTS[rank]], **options)
+    found = monitor.step(0)
+    clouds = [capture(model, probe, view="pooled", dtype=torch.bfloat16)]
+    for step in (1, 2):
+        with torch.no_grad():
+            model[9].bias += step
+        clouds.append(capture(model, probe, view="pooled", dtype=torch.bfloat16))
+        found += monitor.step(step)
+    if rank > 0:
+        assert found == []
+        assert monitor.state_dict().keys() == {"steps", "pace"}  # the clouds are with the first
+        assert monitor.seconds > 0
+    else:
+        taken = [r for r in found if isinstance(r, records.DistanceRecord) and r.view == "pooled"]
+        assert [(r.step_a, r.step_b, r.value is None) for r in taken] == [(0, 1, True)] * 3 + [(1, 2, False)] * 3
+        for record in taken[3:]:
+            assert record.n == 12
+            assert record.value == emd(clouds[1][record.layer], clouds[2][record.layer]).value
+        assert sum(isinstance(r, records.VerdictRecord) for r in found) == 6
+        state = monitor.state_dict()
+        resumed = ICSMonitor(model, probe, every=1, dtype=torch.bfloat16)  # the references are of the whole probe
+        resumed.load_state_dict(state)
+        assert {r.value for r in resumed.step(3) if isinstance(r, records.DistanceRecord)} == {0.0}
+    if rank == 1:
+        monitor._probe = torch.full((5, 3, 8, 8), torch.nan)
+    message = {0: "the capture failed on rank 1: InputError: .* must be finite", 1: "must be finite, got NaN"}[rank]
+    with pytest.raises((RuntimeError, InputError), match=message):
+        monitor.step(4)
+    narrow = nn.Sequential(nn.BatchNorm1d(2 + rank))
+    other = ICSMonitor(narrow, torch.randn(3, 2 + rank), views="pooled", every=1, gather=True)
+    message = r"layers must give values of one size on all ranks, got 0 \(pooled: \d\) on rank \d and 0 \(pooled: \d\) on"
+    with pytest.raises(InputError, match=message):
+        other.step(0)
+    with pytest.raises(InputError, match="every must be an interval or a function of the step where ranks measure tog"):
+        ICSMonitor(narrow, torch.randn(3, 2 + rank), gather=True)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_all_ranks_measure_together(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(together, (tmp_path,), nprocs=RANKS)
+
+
+def test_gathering_needs_a_group() -> None:
+    message = "gather must be False where torch.distributed is not initialized, got True"
+    with pytest.raises(InputError, match=message):
+        ICSMonitor(networks.cnn(), networks.images(2), every=1, gather=True)
