@@ -58,6 +58,8 @@ def _drawn(panel: Panel, rows: pd.DataFrame) -> pd.DataFrame:
         parts = data["curve"].str.split(" · ", n=1, expand=True)
         data = data.assign(part=parts[0], curve=parts[1])
     data = data[np.isfinite(data["mean"])]
+    if panel.fraction:
+        data[["low", "high"]] = data[["low", "high"]].clip(0.0, 1.0)
     if panel.y_scale == "log":
         data = data[data["mean"] > 1e-9 * data["mean"].max()]
         data["low"] = data["low"].mask(data["low"] <= 0, data["mean"])

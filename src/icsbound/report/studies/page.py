@@ -19,7 +19,7 @@ from icsbound.report.wording import count, listed
 
 LEAD = (
     "What the theory of internal covariate shift predicts, put to the test: measured points beside predicted curves. "
-    "Each verdict is computed from the points, and would be the other one if they were."
+    "Each verdict is computed from the points, and would be another if they were."
 )
 SOURCE = "This page was computed from the file records.jsonl alone; icsbound report DIR builds it again."
 TERMS = (

@@ -24,7 +24,8 @@ CLAIMS = {
 class Panel:
     """One figure of a study. `kind`: lines over x, dots (a value a curve), or a scatter of two measured values.
 
-    In `split` panels a curve reads "part · curve", and each part has its own small chart.
+    In `split` panels a curve reads "part · curve", and each part has its own small chart. Intervals of a `fraction`
+    are drawn within 0 to 1.
     """
 
     study: str
@@ -37,6 +38,7 @@ class Panel:
     x_scale: Scale = "linear"
     y_scale: Scale = "linear"
     split: bool = False
+    fraction: bool = False
 
 
 _MEASURED = "Dots: measured, with 95 % intervals over seeds; lines: predicted (dashed where it is a bound). "
@@ -127,6 +129,7 @@ PANELS = (
         "Dots: share of pairs of states whose ratio exceeds 1, mean over seeds with 95 % intervals.",
         _LAYERS,
         "share of ratios above 1",
+        fraction=True,
     ),
     Panel(
         "moments",
@@ -141,10 +144,12 @@ PANELS = (
         "moments",
         "lower bounds",
         "What cheap lower bounds see of such pairs",
-        "Dots: the bound's share of the exact distance. 0: shift of the mean, 1: distances from the mean, 2: "
-        "coordinates one by one, 3: best direction found, 4: nearest neighbours.",
-        "number of the bound",
+        "Dots: the bound's share of the exact distance in 64 dimensions; 0: it sees nothing of what moved.",
         "share of W1",
+        "",
+        kind="dots",
+        split=True,
+        fraction=True,
     ),
     Panel(
         "moments",
@@ -154,6 +159,7 @@ PANELS = (
         "mean and variance in each channel. Seen: the share that a lower bound finds. Intervals over seeds.",
         _LAYERS,
         "share of W1",
+        fraction=True,
     ),
     Panel(
         "unitization",
@@ -203,6 +209,7 @@ PANELS = (
         "largest factor on a channel's deviation",
         "share of the bound",
         x_scale="log",
+        fraction=True,
     ),
     Panel(
         "unitization",
@@ -260,6 +267,7 @@ PANELS = (
         "accuracy",
         "",
         kind="dots",
+        fraction=True,
     ),
     Panel(
         "information",
@@ -269,6 +277,7 @@ PANELS = (
         "over seeds.",
         _LAYERS,
         "accuracy of the probe",
+        fraction=True,
     ),
     Panel(
         "information",
@@ -279,6 +288,7 @@ PANELS = (
         "offset in deviations",
         "accuracy of the probe",
         x_scale="symlog",
+        fraction=True,
     ),
     Panel(
         "information",
@@ -287,6 +297,7 @@ PANELS = (
         _MEASURED + "R² of 1: nothing of the norm is lost.",
         "alpha",
         "R²",
+        fraction=True,
     ),
     Panel(
         "shift",
@@ -307,6 +318,7 @@ PANELS = (
         "",
         kind="dots",
         split=True,
+        fraction=True,
     ),
     Panel(
         "shift",
