@@ -14,7 +14,7 @@ INPUTS := pyproject.toml constraints.txt setup.py src/icsbound/_version.py $(wil
 # One thread a process, and threads that sleep while they wait: tests run side by side.
 QUIET := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: demo test test-page test-full lint bench-layer bench-emd bench-train bench-monitor calibrate docs clean
+.PHONY: demo test test-page test-triton test-full lint bench-layer bench-layer-gpu bench-emd bench-train bench-monitor calibrate docs clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/icsbound compare --out runs/demo --force
@@ -32,6 +32,13 @@ lint: $(VENV)/test.stamp
 test-page: $(VENV)/test.stamp
 	$(QUIET) $(BIN)/python -m pytest -m page
 
+# The kernels for CUDA: on a GPU where there is one, else in Triton's interpreter, and compiled for an H100 either way.
+# Apart from `make test` because Triton is 690 MB and is built for Linux alone. FULL=1: every setting, for many minutes.
+test-triton: $(VENV)/triton.stamp
+	$(QUIET) TRITON_INTERPRET=$$($(BIN)/python -c 'import torch; print(int(not torch.cuda.is_available()))') \
+		$(BIN)/python -m pytest -n $(JOBS) $(if $(FULL),,-m "not full") \
+		tests/norm/kernels/test_triton.py tests/norm/kernels/test_ptx.py
+
 # Longer evidence, and the examples that need a library of their own.
 test-full: $(VENV)/full.stamp
 	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m "not page"
@@ -45,6 +52,11 @@ docs: $(VENV)/docs.stamp
 bench-layer: $(VENV)/test.stamp
 	mkdir -p runs
 	$(BIN)/python benchmarks/layer.py --json runs/bench-layer.json
+
+# On an NVIDIA GPU.
+bench-layer-gpu: $(VENV)/triton.stamp
+	mkdir -p runs
+	$(BIN)/python benchmarks/layer_gpu.py --json runs/bench-layer-gpu.json
 
 bench-emd: $(VENV)/bench.stamp
 	mkdir -p runs
@@ -87,6 +99,10 @@ $(VENV)/docs.stamp: $(VENV)/full.stamp
 # A Ray cluster of two nodes on this machine.
 $(VENV)/full.stamp: $(VENV)/test.stamp
 	$(PIP) --editable '.[ray]'
+	touch $@
+
+$(VENV)/triton.stamp: $(VENV)/test.stamp
+	$(PIP) --editable '.[test,triton]'
 	touch $@
 
 # The peers of the assignment solver.

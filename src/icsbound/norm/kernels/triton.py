@@ -32,7 +32,7 @@ from icsbound.norm.kernels import triton_plan
 from icsbound.norm.kernels.aten import Statistics
 from icsbound.norm.kernels.cpu import Parameters
 from icsbound.norm.kernels.running import Running
-from icsbound.norm.kernels.triton_launch import Launcher, refusal, usable
+from icsbound.norm.kernels.triton_launch import Launcher, cut, padded, refusal, usable
 from icsbound.norm.kernels.triton_plan import up
 from icsbound.norm.settings import INTERPOLATIONS, Settings
 
@@ -59,14 +59,10 @@ class _Call(Launcher):
             **constants,
         )  # fmt: skip
 
-    def split(self, saved: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Table, ν, and in training by rows the moments of the groups."""
-        table, nu, m, M2 = torch.split(saved, self.saved_sizes())
-        return table, nu, m, M2
-
     def saved_sizes(self) -> list[int]:
-        kept = self.plan.rows.groups * self.plan.rows.C if self.training and not self.plan.by_pixel else 0
-        return [6 * self.plan.rows.C, self.plan.norms, kept, kept]
+        """Table, ν, and in training by rows the moments of the groups."""
+        kept = self.plan.rows.groups * self.C if self.training and not self.plan.by_pixel else 0
+        return [6 * self.C, self.plan.norms, kept, kept]
 
 
 def forward(
@@ -91,8 +87,8 @@ def _forward(
     x, plan, t, s = call.x, call.plan, call.plan.rows, call.settings
     rows, pixels, coefficients = call.kernels.rows, call.kernels.pixels, call.kernels.coefficients
     y = torch.empty_like(x)
-    (saved,) = call.numbers(sum(call.saved_sizes()))
-    table, nu, m, M2 = call.split(saved)
+    saved = torch.empty(sum(map(padded, call.saved_sizes())), dtype=call.inner, device=x.device)
+    table, nu, m, M2 = cut(saved, *call.saved_sizes())
     in_parts = not plan.by_pixel and not plan.in_registers
     count = plan.coefficient_programs if call.training or call.batch else t.S * t.blocks  # parts of n²
     parts = call.numbers(0 if not in_parts else count if call.batch else t.N * count)[0]
@@ -158,7 +154,7 @@ def backward(
 def _backward(call: _Call, dy: Tensor, saved: Tensor, want_dx: bool) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
     x, plan, t, s = call.x, call.plan, call.plan.rows, call.settings
     rows, pixels, coefficients = call.kernels.rows, call.kernels.pixels, call.kernels.coefficients
-    table, nu, m, M2 = call.split(saved)
+    table, nu, m, M2 = cut(saved, *call.saved_sizes())
     gradients = [torch.empty(t.C, dtype=call.inner, device=x.device) for _ in range(3)]
     constants = {"FORM": call.form, "RELU": call.relu}
     limit = 80 if call.inner is torch.float32 else None  # three programs share a multiprocessor

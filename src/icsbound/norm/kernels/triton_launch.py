@@ -76,6 +76,20 @@ def usable(x: Tensor) -> bool:
     return x.is_cuda and x.layout is torch.strided and x.numel() > 0 and refusal(x) is None
 
 
+def padded(size: int) -> int:
+    """`size` as it takes up room: whole vectors of 16 bytes, so that what is behind it is aligned whatever the shape.
+
+    The kernels are compiled once for aligned pointers, and again for every pattern of others.
+    """
+    return -(-size // 4) * 4
+
+
+def cut(whole: Tensor, *sizes: int) -> list[Tensor]:
+    """`whole` in parts of that many numbers each, of `padded` sizes."""
+    parts = torch.split(whole, [padded(n) for n in sizes])
+    return [part[:n] for part, n in zip(parts, sizes, strict=True)]
+
+
 class Launcher:
     """A tensor as the kernels take it, and what every pass over it is told."""
 
@@ -97,9 +111,9 @@ class Launcher:
         there, layout = arranged(dy)
         return there if layout == self.layout else torch.empty_like(self.x).copy_(dy)
 
-    def numbers(self, *sizes: int) -> tuple[Tensor, ...]:
+    def numbers(self, *sizes: int) -> list[Tensor]:
         """Room for that many numbers each, in one allocation."""
-        return torch.split(torch.empty(sum(sizes), dtype=self.inner, device=self.x.device), list(sizes))
+        return cut(torch.empty(sum(map(padded, sizes)), dtype=self.inner, device=self.x.device), *sizes)
 
     def over(self, kernel: Any, tiles: Tiles, programs: int, *arguments: Any, **constants: Any) -> None:
         """Launch a pass over the data. `maxnreg` limits its registers, so that more programs share a multiprocessor."""

@@ -109,7 +109,7 @@ def pixel_tiles(N: int, C: int, L: int, pixels: bool, largest: int) -> Tiles:
     if up(C) * least <= largest:
         return _cut(N, C, L, up(C), min(up(L), max(least, _elements(N * C * L) // up(C))), pixels)
     BL = min(up(L), 16 if pixels else 64)
-    return _cut(N, C, L, TILE // BL, BL, pixels, most=N * L)
+    return _cut(N, C, L, TILE // BL, BL, pixels, most=N * C * L)
 
 
 class Plan(NamedTuple):
