@@ -29,6 +29,7 @@ from icsbound.training import devices, progress, recipes
 from icsbound.training.config import MonitorConfig, TrainConfig
 from icsbound.training.loop import _Loop
 from icsbound.training.session import Session
+from icsbound.training.snapshots import Snapshots
 
 clock = time.perf_counter
 
@@ -38,7 +39,7 @@ class Run:
 
     def __init__(self, config: TrainConfig, folder: Path) -> None:
         self.session = Session(config)
-        self.loop = _Loop(self.session, folder, progress.quiet, keep=1, snapshots=None)
+        self.loop = _Loop(self.session, folder, progress.quiet, keep=1, snapshots=Snapshots(None))
         self.session.model.train()
         self.batches = self._endless()
         self.in_pipeline = 0.0

@@ -62,7 +62,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--arm", metavar="ARM", help=_ARM_HELP)
     train.add_argument("--seed", type=int, help="fixes split, initial weights, order and augmentation")
     train.add_argument("--no-monitor", action="store_true", default=None, help="do not measure the layers")
-    train.add_argument("--snapshots", type=int, metavar="EPOCHS", help="keep the network every so many epochs")
+    train.add_argument(
+        "--snapshots", metavar="EPOCHS|STEPS", help="keep the network every so many epochs (1), or steps (50steps)"
+    )
     train.add_argument(
         "--checkpoint-every", type=int, metavar="STEPS", help="default: after epochs, 15 s apart or more"
     )
@@ -179,7 +181,7 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from icsbound.training import loop, session
+    from icsbound.training import loop, session, snapshots
 
     # In a process group (torchrun) all processes train in one folder, and the first one alone speaks.
     group, first = "RANK" in os.environ, os.environ.get("RANK", "0") == "0"
@@ -193,6 +195,7 @@ def _train(args: argparse.Namespace) -> int:
             config = dataclasses.replace(config, data_dir=args.data_dir)
     else:
         config = trained_alone(args)
+    snapshots.Snapshots(args.snapshots)  # refuses what it cannot read before --force removes anything
     out = args.resume or fresh_folder(args, lambda: session.Session(config.resolved()))
     try:
         with progress_bar(args.quiet or not first, 1) as show:

@@ -95,7 +95,7 @@ def together(rank: int, folder: Path) -> None:
         monitor.step(4)
     narrow = nn.Sequential(nn.BatchNorm1d(2 + rank))
     other = ICSMonitor(narrow, torch.randn(3, 2 + rank), views="pooled", every=1, gather=True)
-    message = r"layers must give values of one size on all ranks, got 0 \(pooled: \d\) on rank \d and 0 \(pooled: \d\) on"
+    message = r"layers must give values of one size on all ranks, got 0 \(pooled: \d\) on rank \d and 0 \(pooled: \d\)"
     with pytest.raises(InputError, match=message):
         other.step(0)
     with pytest.raises(InputError, match="every must be an interval or a function of the step where ranks measure tog"):

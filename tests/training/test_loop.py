@@ -320,6 +320,22 @@ def test_snapshots_are_kept(tmp_path: Path) -> None:
     assert (tmp_path / "snapshots" / kept[1]).read_bytes() == (tmp_path / "model.safetensors").read_bytes()
 
 
+def test_snapshots_by_step_outlive_a_break(tmp_path: Path) -> None:
+    counted = iter(range(1, 100))
+    with pytest.raises(KeyboardInterrupt, match=r"--resume \S+ --snapshots 5steps$"):
+        loop.train(config(monitor=None), tmp_path, snapshots="5steps", stop=lambda: next(counted) == 7)
+    loop.resume(tmp_path, snapshots="5steps")
+    kept = sorted(p.name for p in (tmp_path / "snapshots").iterdir())
+    assert kept == ["step-000000005.safetensors", "step-000000010.safetensors"]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "epoch", "5 epochs", 0, 1.5, True, ""])
+def test_snapshots_that_are_none(text: object, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"snapshots must be a number of epochs, such as 1, or of steps, such as '50s"):
+        loop.train(config(monitor=None), tmp_path / "out", snapshots=text)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.full
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # torch's own compiler uses what torch deprecates
 def test_a_compiled_network_trains_and_resumes(tmp_path: Path) -> None:

@@ -126,8 +126,8 @@ def verdicts(study: Study) -> Group:
     smallest = float(known["smallest"].max()) if len(known) else 0.0
     least = f"{number(smallest)} times the layer's spread, the smallest shift that counts" if smallest else "0"
     basis = (
-        f"Moved: a lower bound of W1 fitted on other inputs exceeds {least}. Of all that is called moved, at most {rate} "
-        f"are expected to be false, whatever the dependence between layers and steps. {measure(study.distances)}"
+        f"Moved: a lower bound of W1 fitted on other inputs exceeds {least}. Of all that is called moved, at most "
+        f"{rate} are expected to be false, whatever the dependence between layers and steps. {measure(study.distances)}"
     )
     return Group("What moved", basis if len(known) else "", found)
 

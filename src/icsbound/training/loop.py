@@ -27,6 +27,7 @@ from icsbound.training import checkpoint, devices, interrupts, seeds
 from icsbound.training.config import TrainConfig, claim, refuse_another
 from icsbound.training.progress import Event, Progress, quiet
 from icsbound.training.session import Session
+from icsbound.training.snapshots import Snapshots
 
 # On an accelerator, reading the loss waits for the device; there it is read once in so many steps.
 _READ_LOSS_EVERY = 20
@@ -49,7 +50,7 @@ def train(
     progress: Progress = quiet,
     checkpoint_every: int | None = None,
     keep: int = 2,
-    snapshots: int | None = None,
+    snapshots: int | str | None = None,
     stop: Callable[[], bool] = lambda: False,
     patience: float = 5.0,
 ) -> records.ResultRecord:
@@ -57,8 +58,9 @@ def train(
 
     `out` receives ``config.json`` first, then ``records.jsonl``, ``checkpoints/`` and last ``model.safetensors``.
     Checkpoints are written every `checkpoint_every` steps, or where that is None at the end of an epoch that comes 15
-    seconds after the last one; the newest `keep` stay until the run is finished. Every `snapshots` epochs the network
-    is kept, as ``snapshots/step-STEP.safetensors``. A finished folder is left untouched and its result returned.
+    seconds after the last one; the newest `keep` stay until the run is finished. Every `snapshots` epochs, or
+    with "50steps" every 50 steps, the network is kept as ``snapshots/step-STEP.safetensors``. A finished folder is left
+    untouched and its result returned.
 
     Ctrl-C, SIGTERM or a true `stop()` end the run after the step under way with a checkpoint, by KeyboardInterrupt
     (SIGTERM: SystemExit 143). Where another process has the folder, it is waited for `patience` seconds. Raises
@@ -70,8 +72,7 @@ def train(
     if checkpoint_every is not None:
         positive_int("checkpoint_every", checkpoint_every)
     positive_int("keep", keep)
-    if snapshots is not None:
-        positive_int("snapshots", snapshots)
+    kept = Snapshots(snapshots)
     refuse_another(out, config.to_dict(), free=("data_dir",))
     done = finished(out)
     if done is not None:
@@ -83,7 +84,7 @@ def train(
             claim(out, config.to_dict())
         session.accelerator.wait_for_everyone()
         with interrupts.only_here(out, patience) if session.main else contextlib.nullcontext():
-            loop = _Loop(session, out, progress, keep, snapshots)
+            loop = _Loop(session, out, progress, keep, kept)
             with loop:
                 result = loop.go(checkpoint_every, lambda: signals.caught, stop)
     # A signal that came in the last step: the run is whole, and the caller still has to stop.
@@ -121,7 +122,7 @@ def _leave(caught: signal.Signals | None, text: str) -> NoReturn:
 class _Loop:
     """A session under way in its folder. Entering it goes back to the newest checkpoint, or begins."""
 
-    def __init__(self, session: Session, out: Path, progress: Progress, keep: int, snapshots: int | None) -> None:
+    def __init__(self, session: Session, out: Path, progress: Progress, keep: int, snapshots: Snapshots) -> None:
         self.session, self.config, self.out, self.progress = session, session.config, out, progress
         self.keep, self.snapshots = keep, snapshots
         self.step = 0
@@ -163,6 +164,7 @@ class _Loop:
                 ends_epoch = self.step % session.steps_per_epoch == 0
                 if ends_epoch:
                     self._end_epoch(epoch, time.perf_counter() - began, self.step - first)
+                self._keep_network()
                 halt = self._agreed(signaled() is not None or stop()) and self.step < session.steps
                 if halt or self._due(checkpoint_every, ends_epoch):
                     self._save()
@@ -243,7 +245,10 @@ class _Loop:
             )
         )
         self.loss_sum, self.loss_count = 0.0, 0
-        if self._writer is not None and self.snapshots is not None and (epoch + 1) % self.snapshots == 0:
+
+    def _keep_network(self) -> None:
+        """Write a snapshot if one is due."""
+        if self._writer is not None and self.snapshots.due(self.step, self.session.steps_per_epoch):
             path = self.out / "snapshots" / f"step-{self.step:09d}.safetensors"
             checkpoint.write_model(path, self.session.result.state_dict())
 
@@ -258,7 +263,7 @@ class _Loop:
 
     def _halt(self, caught: signal.Signals | None) -> NoReturn:
         text = f"stopped after step {self.step} of {self.session.steps}; go on with: icsbound train --resume {self.out}"
-        text += f" --snapshots {self.snapshots}" if self.snapshots else ""
+        text += f" --snapshots {self.snapshots.text}" if self.snapshots.text else ""
         if caught == signal.SIGTERM:  # a process told to end says so here; Ctrl-C carries the text in its exception
             self._note(text)
         _leave(caught, f"{self.config.run} {text}")

@@ -43,7 +43,7 @@ class Task:
 
     config: TrainConfig
     out: Path
-    snapshots: int | None = None
+    snapshots: int | str | None = None
 
 
 def default_jobs(tasks: Sequence[Task]) -> int:
