@@ -55,6 +55,9 @@ def add(commands: Any, arm_help: str, training_flags: Callable[[argparse.Argumen
     evaluate.add_argument(
         "--shift", nargs="+", default=["none"], metavar="NAME[:SEVERITY]", help="none, all, or corruptions"
     )
+    evaluate.add_argument(
+        "--shift-dir", metavar="DIR", help="take corruptions from a folder as CIFAR-10-C, and make none"
+    )
     evaluate.add_argument("--perturb", default="none", help="none, prune:FRACTION, quantize:BITS or average:RUN")
     evaluate.add_argument(
         "--recalibrate", type=int, default=0, metavar="N", help="estimate statistics anew on N images"
@@ -157,8 +160,10 @@ def sweep_config(args: argparse.Namespace) -> SweepConfig:
         fail("--arms and --seeds", "be given", args.arms or args.seeds)
     monitor = MonitorConfig() if args.monitor else None
     base = cli.configured(args, TrainConfig(threads=1, monitor=monitor))
+    own = cli.by_arm(args, args.arms)
     return SweepConfig(
-        arms=tuple(args.arms),
+        arms=tuple(own),
+        by_arm=own if args.arms_file else {},
         seeds=tuple(args.seeds),
         batch_sizes=tuple(args.batch_sizes or [base.recipe.batch_size]),
         base=base,
@@ -181,6 +186,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     conditions = Conditions(
         shifts=tuple(args.shift),
+        shift_dir=args.shift_dir,
         perturb=args.perturb,
         recalibrate=args.recalibrate,
         eval_batch=args.eval_batch,
