@@ -322,9 +322,10 @@ def test_eps_set_later_is_used():
     assert_same_step(layer, bn, torch.randn(shape).double(), torch.randn(shape).double(), 1e-13)
 
 
-def test_an_ensemble_trains_under_vmap():
+@pytest.mark.parametrize("settings", [{}, {"momentum": None}, {"debias": True}], ids=str)
+def test_an_ensemble_trains_under_vmap(settings):
     # Models stacked along a new axis, each with running statistics of its own.
-    members = [UnitizedBatchNorm2d(3).double() for _ in range(4)]
+    members = [UnitizedBatchNorm2d(3, **settings).double() for _ in range(4)]
     parameters, buffers = torch.func.stack_module_state(members)
     shared = copy.deepcopy(members[0]).to("meta")
     x = torch.randn(4, 5, 3, 2, 2, dtype=torch.float64)
