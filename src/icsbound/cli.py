@@ -68,6 +68,10 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--checkpoint-every", type=int, metavar="STEPS", help="default: after epochs, 15 s apart or more"
     )
+    train.add_argument(
+        "--tracker", metavar="NAME", help="scalars to tensorboard (default where installed), none, or another by name"
+    )
+    train.add_argument("--profile", action="store_true", help="say in OUT/profile where the time of a step goes")
     _training_flags(train)
     train.set_defaults(run=_train)
 
@@ -199,7 +203,15 @@ def _train(args: argparse.Namespace) -> int:
     out = args.resume or fresh_folder(args, lambda: session.Session(config.resolved()))
     try:
         with progress_bar(args.quiet or not first, 1) as show:
-            loop.train(config, out, progress=show, checkpoint_every=args.checkpoint_every, snapshots=args.snapshots)
+            loop.train(
+                config,
+                out,
+                progress=show,
+                checkpoint_every=args.checkpoint_every,
+                snapshots=args.snapshots,
+                tracker=args.tracker or "auto",
+                profile=args.profile,
+            )
     except loop.Diverged as error:
         print(f"icsbound train: {error}", file=sys.stderr)
         return 1
@@ -245,6 +257,8 @@ _FREE_ON_RESUME = {
     "quiet",
     "checkpoint_every",
     "snapshots",
+    "tracker",
+    "profile",
     "fail_on",
 }
 

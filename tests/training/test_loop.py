@@ -1,18 +1,24 @@
 """The loop: resumption, interruption, refusal and divergence, on a few real digits."""
 
+import contextlib
+import dataclasses
 import os
+import shutil
 import signal
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from small import config, few_digits, measured
 
 from icsbound import records
 from icsbound._check import InputError
-from icsbound.training import checkpoint, interrupts, loop, models, recipes
+from icsbound.training import checkpoint, data, interrupts, loop, models, recipes
 from icsbound.training.config import MonitorConfig, TrainConfig
 from icsbound.training.progress import Event
 
@@ -149,6 +155,122 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_word(unbroken: Path, tmp_pat
     assert progress.notes[0].endswith("does not match its checksum; the one before it is taken instead")
     assert progress.notes[1] == "goes on from step 8 of 12 (step-000000008.pt)"
     same_run(unbroken, tmp_path)
+
+
+def test_where_every_checkpoint_is_damaged_the_run_begins_again_and_says_so(unbroken: Path, tmp_path: Path) -> None:
+    counted = iter(range(1, 100))
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(config(), tmp_path, checkpoint_every=4, stop=lambda: next(counted) == 9)
+    for path in checkpoint.paths(tmp_path / "checkpoints"):
+        path.write_bytes(b"")
+    progress = Act(0, None)
+    loop.resume(tmp_path, progress=progress)
+    assert len(progress.notes) == 3
+    assert progress.notes[2] == "no checkpoint is sound: the run begins again"
+    same_run(unbroken, tmp_path)
+
+
+def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_one_before(
+    unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = iter(range(1, 100))
+    replace = os.replace
+
+    def full(source: Any, target: Any) -> None:
+        if str(target).endswith(".pt") and next(calls) == 3:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(InputError, match=r"step-000000006\.pt cannot be written: No space left on device$"):
+            loop.train(config(), tmp_path, checkpoint_every=2)
+    assert [p.name for p in checkpoint.paths(tmp_path / "checkpoints")] == ["step-000000004.pt", "step-000000002.pt"]
+    assert not list(tmp_path.rglob("*.part"))
+    loop.resume(tmp_path)
+    same_run(unbroken, tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="Windows has other rights")
+def test_a_folder_that_may_not_be_written_is_named(unbroken: Path) -> None:
+    root = Path(tempfile.mkdtemp())  # one that every user may enter
+    try:
+        (root / "run").mkdir()
+        os.chmod(root, 0o555)
+        os.chmod(root / "run", 0o555)
+        with unprivileged():
+            for name in ("fresh", "run"):
+                with pytest.raises(
+                    InputError, match=r"run/config\.json cannot be written: P|fresh': Permission denied$"
+                ):
+                    loop.train(config(), root / name)
+        # A run that has begun, in a folder that can no longer be written.
+        (root / "run" / "config.json").write_bytes((unbroken / "config.json").read_bytes())
+        with (
+            unprivileged(),
+            pytest.raises(
+                InputError, match=r"^out must be a folder that can be written, got '.*run': Permission denied$"
+            ),
+        ):
+            loop.train(config(), root / "run")
+        assert sorted(p.name for p in root.rglob("*")) == ["config.json", "run"]
+    finally:
+        os.chmod(root, 0o755)
+        shutil.rmtree(root)
+
+
+@contextlib.contextmanager
+def unprivileged() -> Iterator[None]:
+    """As a user whom a folder's rights bind: root is bound by none."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_data_may_move_and_are_named_where_they_are_gone(tmp_path: Path) -> None:
+    pixels = torch.randint(256, (16, 8, 8, 3), dtype=torch.uint8)
+    for k, picture in enumerate(pixels):
+        folder = tmp_path / "here" / ("train" if k < 12 else "val") / str(k % 2)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture.numpy()).save(folder / f"{k}.png")
+    made = config(data="folder", data_dir=str(tmp_path / "here"), image_size=8, monitor=None, recipe={"batch_size": 4})
+    counted = iter(range(1, 100))
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(made, tmp_path / "run", stop=lambda: next(counted) == 2)
+    (tmp_path / "here").rename(tmp_path / "there")
+    data._in_memory.cache_clear()  # as in a fresh process
+    with pytest.raises(InputError, match=r"^data_dir must .*'.*/here'"):
+        loop.resume(tmp_path / "run")
+    assert checkpoint.paths(tmp_path / "run" / "checkpoints")
+    loop.resume(tmp_path / "run", data_dir=str(tmp_path / "there"))
+    loop.train(dataclasses.replace(made, data_dir=str(tmp_path / "there")), tmp_path / "whole")
+    same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_the_best_network_is_kept_by_validation_and_never_by_test(tmp_path: Path) -> None:
+    # The last epoch's learning rate undoes what was learned.
+    steps = {"schedule": "steps", "milestones": (4,), "factors": (20.0,)}
+    made = config(split="validation", monitor=None, recipe={"epochs": 5, **steps})
+    loop.train(made, tmp_path / "whole", snapshots=1)
+    epochs = [r for r in measured(tmp_path / "whole") if isinstance(r, records.EpochRecord)]
+    accuracies = [e.accuracy for e in epochs]
+    assert accuracies.index(max(accuracies)) < len(accuracies) - 1, "the last epoch is the best: it shows nothing"
+    best = epochs[accuracies.index(max(accuracies))]
+    kept = (tmp_path / "whole" / "best.safetensors").read_bytes()
+    assert kept == (tmp_path / "whole" / "snapshots" / f"step-{best.step:09d}.safetensors").read_bytes()
+    # Stopped after the best epoch and resumed, the best is not forgotten.
+    counted = iter(range(1, 100))
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(made, tmp_path / "stopped", stop=lambda: next(counted) == best.step + 1)
+    loop.resume(tmp_path / "stopped")
+    assert (tmp_path / "stopped" / "best.safetensors").read_bytes() == kept
+    loop.train(config(split="test", monitor=None, recipe={"epochs": 1}), tmp_path / "tested")
+    assert not (tmp_path / "tested" / "best.safetensors").exists()
 
 
 def test_a_finished_run_is_not_touched(unbroken: Path) -> None:

@@ -5,8 +5,8 @@ import pytest
 from small import config, few_digits
 
 from icsbound._check import InputError
-from icsbound.training import loop, results
 from icsbound.report.results.contrasts import contrasts
+from icsbound.training import loop, results
 from icsbound.training.sweep import SweepConfig, sweep
 
 BASE = config(monitor=None, dropout=0.0, split="validation", recipe={"epochs": 1})

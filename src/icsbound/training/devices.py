@@ -46,8 +46,12 @@ def threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def peak_memory() -> int:
-    """The largest resident memory of this process so far, bytes; 0 on a system that does not tell."""
+def peak_memory(device: torch.device | None = None) -> int:
+    """The most memory in use so far, bytes: allocated on `device` where that is a CUDA device, else resident in this
+    process; 0 on a system that does not tell.
+    """
+    if device is not None and device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
     try:
         import resource
     except ImportError:

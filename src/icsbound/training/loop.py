@@ -23,8 +23,10 @@ from torch.nn import functional as F
 
 from icsbound import records
 from icsbound._check import InputError, positive_int
-from icsbound.training import checkpoint, devices, interrupts, seeds
+from icsbound.training import checkpoint, devices, interrupts, seeds, tracking
 from icsbound.training.config import TrainConfig, claim, refuse_another
+from icsbound.training.journal import Journal
+from icsbound.training.profile import Profile
 from icsbound.training.progress import Event, Progress, quiet
 from icsbound.training.session import Session
 from icsbound.training.snapshots import Snapshots
@@ -51,21 +53,24 @@ def train(
     checkpoint_every: int | None = None,
     keep: int = 2,
     snapshots: int | str | None = None,
+    tracker: str = "none",
+    profile: bool = False,
     stop: Callable[[], bool] = lambda: False,
     patience: float = 5.0,
 ) -> records.ResultRecord:
     """Train as `config` says in folder `out`, or go on where an earlier call was stopped; returns the result.
 
     `out` receives ``config.json`` first, then ``records.jsonl``, ``checkpoints/`` and last ``model.safetensors``.
-    Checkpoints are written every `checkpoint_every` steps, or where that is None at the end of an epoch that comes 15
-    seconds after the last one; the newest `keep` stay until the run is finished. Every `snapshots` epochs, or
-    with "50steps" every 50 steps, the network is kept as ``snapshots/step-STEP.safetensors``. A finished folder is left
-    untouched and its result returned.
+    Checkpoints are written every `checkpoint_every` steps, or where that is None at the end of an epoch that comes
+    15 seconds after the last one; the newest `keep` stay until the run is finished. Every `snapshots` epochs, or
+    with "50steps" every 50 steps, the network is kept as ``snapshots/step-STEP.safetensors``, and where a
+    validation part is held out, that of the epoch with the highest accuracy on it, as ``best.safetensors`` (never
+    by the test part). `tracker` receives scalars (see `tracking`); `profile` says in ``profile/`` where the time of
+    a step goes (see `profile`). A finished folder is left untouched and its result returned.
 
     Ctrl-C, SIGTERM or a true `stop()` end the run after the step under way with a checkpoint, by KeyboardInterrupt
     (SIGTERM: SystemExit 143). Where another process has the folder, it is waited for `patience` seconds. Raises
-    InputError for a folder that holds another run, and `Diverged` where the loss is
-    not finite.
+    InputError for a folder that holds another run, and `Diverged` where the loss is not finite.
     """
     out = Path(out)
     config = config.resolved()
@@ -73,6 +78,7 @@ def train(
         positive_int("checkpoint_every", checkpoint_every)
     positive_int("keep", keep)
     kept = Snapshots(snapshots)
+    tracked = tracking.chosen(tracker)
     refuse_another(out, config.to_dict(), free=("data_dir",))
     done = finished(out)
     if done is not None:
@@ -84,7 +90,8 @@ def train(
             claim(out, config.to_dict())
         session.accelerator.wait_for_everyone()
         with interrupts.only_here(out, patience) if session.main else contextlib.nullcontext():
-            loop = _Loop(session, out, progress, keep, kept)
+            profiled = Profile(out / "profile", session.accelerator.device) if profile and session.main else None
+            loop = _Loop(session, out, Journal(session, out, progress, tracked), keep, kept, profiled)
             with loop:
                 result = loop.go(checkpoint_every, lambda: signals.caught, stop)
     # A signal that came in the last step: the run is whole, and the caller still has to stop.
@@ -122,29 +129,37 @@ def _leave(caught: signal.Signals | None, text: str) -> NoReturn:
 class _Loop:
     """A session under way in its folder. Entering it goes back to the newest checkpoint, or begins."""
 
-    def __init__(self, session: Session, out: Path, progress: Progress, keep: int, snapshots: Snapshots) -> None:
-        self.session, self.config, self.out, self.progress = session, session.config, out, progress
-        self.keep, self.snapshots = keep, snapshots
+    def __init__(
+        self,
+        session: Session,
+        out: Path,
+        journal: Journal,
+        keep: int,
+        snapshots: Snapshots,
+        profile: Profile | None,
+    ) -> None:
+        self.session, self.config, self.out, self.journal = session, session.config, out, journal
+        self.keep, self.snapshots, self.profile = keep, snapshots, profile
         self.step = 0
         self.seconds = 0.0  # before this process began
         self.loss_sum, self.loss_count = 0.0, 0  # of the epoch under way
         self.last: tuple[float, float] | None = None  # loss and accuracy after the last epoch
+        self.best = -1.0  # the highest accuracy after an epoch
         self._began = self._saved = time.perf_counter()
         self._unread: list[tuple[int, Tensor]] = []  # step, and sum and count of its losses, not yet read
-        self._writer: records.Writer | None = None
 
     def __enter__(self) -> _Loop:
         offset = self._restore()
-        if self.session.main:
-            self._writer = records.Writer(self.out / "records.jsonl", offset=offset)
+        self.journal.open(self.step, offset)
         if not offset:
-            self._write(self.session.first_record())
+            self.journal.write(self.session.first_record())
             self._watch()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        if self.profile is not None:
+            self.profile.close()
+        self.journal.close()
 
     # Taking steps.
 
@@ -157,10 +172,14 @@ class _Loop:
         while self.step < session.steps:
             epoch, start = divmod(self.step, session.steps_per_epoch)
             began, first = time.perf_counter(), self.step
-            for images, labels, whole in session.batches.epoch(epoch, start):
+            batches = session.batches.epoch(epoch, start)
+            for images, labels, whole in batches if self.profile is None else self.profile.inputs(batches):
                 loss = self._take(images, labels, whole)
                 self.step += 1
-                self._watch()
+                with self._part("monitor"):
+                    self._watch()
+                if self.profile is not None and self.profile.step():
+                    self.journal.note(self.step, self.profile.summary)
                 ends_epoch = self.step % session.steps_per_epoch == 0
                 if ends_epoch:
                     self._end_epoch(epoch, time.perf_counter() - began, self.step - first)
@@ -170,10 +189,7 @@ class _Loop:
                     self._save()
                 if halt:
                     self._halt(signaled())
-                if session.main:
-                    self.progress(
-                        Event(self.config.run, self.step, session.steps, loss, self.last[1] if self.last else None)
-                    )
+                self.journal.step(self.step, loss, self.last[1] if self.last else None)
         return self._finish()
 
     def _take(self, images: Tensor, labels: Tensor, whole: int) -> float | None:
@@ -187,27 +203,34 @@ class _Loop:
         count = min(recipe.accumulate, max(1, whole // (2 * accelerator.num_processes)))
         parts = list(zip(images.tensor_split(count), labels.tensor_split(count), strict=True))
         for number, (few, theirs) in enumerate(parts, 1):
-            inputs = session.normalize(few, session.dtype)
-            if self.config.channels_last:
-                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            with self._part("input"):
+                inputs = session.normalize(few, session.dtype)
+                if self.config.channels_last:
+                    inputs = inputs.contiguous(memory_format=torch.channels_last)
             # Processes exchange gradients once a step, with its last part.
             with contextlib.nullcontext() if number == len(parts) else accelerator.no_sync(session.model):
-                logits = session.model(inputs)
-                total = F.cross_entropy(logits, theirs, reduction="sum", label_smoothing=recipe.label_smoothing)
+                with self._part("forward"):
+                    logits = session.model(inputs)
+                    total = F.cross_entropy(logits, theirs, reduction="sum", label_smoothing=recipe.label_smoothing)
                 sums = torch.stack((total.detach(), torch.full_like(total, len(theirs)))).double()
                 self._unread.append((self.step + 1, sums))
                 if accelerator.device.type == "cpu" or len(self._unread) >= _READ_LOSS_EVERY:
                     mean = self._read_losses()
                 # Processes may hold unequal shares of a short batch, and gradients are averaged over processes: with
                 # this weight the average is the gradient of the whole batch's mean.
-                accelerator.backward(total * (accelerator.num_processes / whole))
-        if recipe.clip_norm is not None:
-            accelerator.clip_grad_norm_(session.model.parameters(), recipe.clip_norm)
-        session.optimizer.step()
-        session.optimizer.zero_grad()
-        if session.average is not None:
-            session.average.update_parameters(session.plain)
+                with self._part("backward"):
+                    accelerator.backward(total * (accelerator.num_processes / whole))
+        with self._part("optimizer"):
+            if recipe.clip_norm is not None:
+                accelerator.clip_grad_norm_(session.model.parameters(), recipe.clip_norm)
+            session.optimizer.step()
+            session.optimizer.zero_grad()
+            if session.average is not None:
+                session.average.update_parameters(session.plain)
         return mean
+
+    def _part(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self.profile is None else self.profile.part(name)
 
     def _read_losses(self) -> float | None:
         """Add the losses not yet read to the epoch's sum; returns the newest batch's mean, if there is one."""
@@ -224,7 +247,7 @@ class _Loop:
 
     def _watch(self) -> None:
         if self.session.monitor is not None:
-            self._write(*self.session.monitor.step(self.step))
+            self.journal.write(*self.session.monitor.step(self.step))
 
     def _end_epoch(self, epoch: int, seconds: float, steps: int) -> None:
         self._read_losses()
@@ -232,7 +255,7 @@ class _Loop:
         if not math.isfinite(loss):
             self._diverged(f"the loss on the {self.config.split} part is {loss}", self.step)
         self.last = (loss, accuracy)
-        self._write(
+        self.journal.write(
             records.EpochRecord(
                 run=self.config.run,
                 epoch=epoch,
@@ -245,10 +268,13 @@ class _Loop:
             )
         )
         self.loss_sum, self.loss_count = 0.0, 0
+        better, self.best = accuracy > self.best, max(accuracy, self.best)
+        if self.journal.writes and better and self.config.split == "validation":
+            checkpoint.write_model(self.out / "best.safetensors", self.session.result.state_dict())
 
     def _keep_network(self) -> None:
         """Write a snapshot if one is due."""
-        if self._writer is not None and self.snapshots.due(self.step, self.session.steps_per_epoch):
+        if self.journal.writes and self.snapshots.due(self.step, self.session.steps_per_epoch):
             path = self.out / "snapshots" / f"step-{self.step:09d}.safetensors"
             checkpoint.write_model(path, self.session.result.state_dict())
 
@@ -265,7 +291,7 @@ class _Loop:
         text = f"stopped after step {self.step} of {self.session.steps}; go on with: icsbound train --resume {self.out}"
         text += f" --snapshots {self.snapshots.text}" if self.snapshots.text else ""
         if caught == signal.SIGTERM:  # a process told to end says so here; Ctrl-C carries the text in its exception
-            self._note(text)
+            self.journal.note(self.step, text)
         _leave(caught, f"{self.config.run} {text}")
 
     def _diverged(self, what: str, step: int) -> NoReturn:
@@ -289,12 +315,12 @@ class _Loop:
             accuracy=accuracy,
             loss=loss,
             seconds=self._elapsed(),
-            peak_memory=devices.peak_memory(),
+            peak_memory=devices.peak_memory(self.session.accelerator.device),
         )
-        if self._writer is not None:
+        if self.journal.writes:
             checkpoint.write_model(self.out / "model.safetensors", self.session.result.state_dict())
-            self._write(result)
-            self._writer.sync()
+            self.journal.write(result)
+            self.journal.sync()
             checkpoint.clear(self.out / "checkpoints")
         self.session.accelerator.wait_for_everyone()
         return result
@@ -303,22 +329,6 @@ class _Loop:
 
     def _elapsed(self) -> float:
         return self.seconds + time.perf_counter() - self._began
-
-    def _note(self, text: str) -> None:
-        if self.session.main:
-            self.progress(Event(self.config.run, self.step, self.session.steps, note=text))
-
-    def _write(self, *lines: records.Record) -> None:
-        if self._writer is None:
-            return
-        try:
-            for line in lines:
-                self._writer.write(line)
-        except OSError as error:
-            raise InputError(
-                f"{self.out / 'records.jsonl'} cannot be written: {error.strerror}; what was measured is kept, and "
-                f"the run goes on with: icsbound train --resume {self.out}"
-            ) from None
 
     def _due(self, checkpoint_every: int | None, ends_epoch: bool) -> bool:
         if checkpoint_every is not None:
@@ -333,8 +343,7 @@ class _Loop:
         bad = self.session.not_finite()
         if bad is not None:
             self._diverged(f"{bad} is not finite", self.step)
-        if self._writer is not None:
-            self._writer.sync()
+        if self.journal.writes:
             state = {
                 **self.session.state(),
                 "step": self.step,
@@ -342,21 +351,25 @@ class _Loop:
                 "loss_sum": self.loss_sum,
                 "loss_count": self.loss_count,
                 "last": self.last,
-                "offset": self._writer.offset,
+                "best": self.best,
+                "offset": self.journal.sync(),
             }
             checkpoint.save(self.out / "checkpoints", self.step, state, self.keep)
         self._saved = time.perf_counter()
 
     def _restore(self) -> int:
         """Go back to the newest sound checkpoint; returns how far the records had been written then, 0 without one."""
+        passed = ""
         for path, state in checkpoint.newest(self.out / "checkpoints"):
             if isinstance(state, InputError):
-                self._note(f"{state}; the one before it is taken instead")
+                self.journal.note(self.step, passed := f"{state}; the one before it is taken instead")
                 continue
             self.session.load_state(state)
             self.step = state["step"]
-            self.seconds, self.last = state["seconds"], state["last"]
+            self.seconds, self.last, self.best = state["seconds"], state["last"], state.get("best", -1.0)
             self.loss_sum, self.loss_count = state["loss_sum"], state["loss_count"]
-            self._note(f"goes on from step {self.step} of {self.session.steps} ({path.name})")
+            self.journal.note(self.step, f"goes on from step {self.step} of {self.session.steps} ({path.name})")
             return int(state["offset"])
+        if passed:
+            self.journal.note(0, "no checkpoint is sound: the run begins again")
         return 0

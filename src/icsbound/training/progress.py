@@ -21,6 +21,7 @@ class Event:
     steps: int
     loss: float | None = None
     accuracy: float | None = None
+    memory: int = 0  # the most that was in use so far, bytes: on the device, or of the process on the CPU
     note: str = ""  # something the user should read, such as a damaged checkpoint that was passed over
 
 
@@ -99,4 +100,5 @@ class _Line:
         parts += [f"accuracy {self.accuracy:.1%}"] if self.accuracy is not None else []
         if event.step > self.first:
             parts.append(f"{(event.step - self.first) / max(1e-9, time.monotonic() - self.since):.1f} steps/s")
+        parts += [f"{event.memory / 2**20:,.0f} MiB"] if event.memory else []
         return ", ".join(parts)
