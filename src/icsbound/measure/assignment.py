@@ -17,11 +17,15 @@ from torch import Tensor
 
 from icsbound import _native
 from icsbound._check import InputError
-from icsbound.measure.certificate import Certificate, certify, identity_certificate, lowered
+from icsbound.measure.certificate import SPREAD, Certificate, certify, identity_certificate, lowered
+from icsbound.measure.common import carried_over, repeated, without_common
+from icsbound.measure.cost import Pair
 
 ITERATIONS = 1_000_000_000  # of the network simplex: never the reason to stop
 POLISH = 8
 SLICE = 1_000_000  # units of work between two chances to interrupt: about a tenth of a second
+EVERY = 8  # a solver is started from the exact potentials of every eighth row
+COARSE = 512  # rows from where that pays
 LIMIT = 100_000  # units of work a row, after which the native solver gives up: a hundred times what hard clouds took
 
 
@@ -40,30 +44,64 @@ class Assignment:
         return self.value - self.certificate.lower
 
 
-def solve(cost: Tensor, shift: Tensor, rounding: float = 0.0) -> Assignment:
+def solve(
+    cost: Tensor, shift: Tensor, rounding: float = 0.0, pair: Pair | None = None, points: Tensor | None = None
+) -> Assignment:
     """The matching of least mean cost for a square matrix of distances, float64, on any device.
 
-    First the certificate of the identity (`shift` is one of its starts, see `identity_certificate`), then a solver.
-    A gap up to 1e-12 of the value plus `rounding` counts as closed.
+    First the certificate of the identity (`shift` is one of its starts, see `identity_certificate`), then a solver,
+    which runs on the CPU. Given the clouds, points that they share are left in place (see `common`); else `points` may
+    number the rows by their points. A gap up to 1e-12 of the value plus `rounding` counts as closed.
     """
     paired = float(cost.diagonal().mean())
     enough = paired - (1e-12 * paired + rounding)
     proof = identity_certificate(cost, shift, enough, hand_over=True)
     if proof.lower >= enough:
         return Assignment(torch.arange(len(cost), device=cost.device), paired, proof, "the identity is optimal")
-    host = cost.cpu()
-    return assign(host, proof if host is cost else certify(host, proof.v.cpu()), paired, rounding)
+    host, shift = cost.cpu(), shift.cpu()
+    proof = proof if host is cost else certify(host, proof.v.cpu())
+    if proof.spread < SPREAD and _native.library() is not None:
+        numbers = None if pair is None else repeated(pair)
+        if numbers is not None:
+            return _without_common(host, shift, rounding, *numbers)
+        if len(host) >= COARSE:
+            proof = max(proof, certify(host, _coarse(host, shift)), key=lambda c: c.lower)
+    return assign(host, proof, paired, rounding, points)
 
 
-def assign(cost: Tensor, start: Certificate, paired: float, rounding: float) -> Assignment:
+def _coarse(cost: Tensor, shift: Tensor) -> Tensor:
+    """Potentials of all columns from the exact ones of a part of the rows and columns."""
+    part = solve(cost[::EVERY, ::EVERY].contiguous(), shift[::EVERY].contiguous())
+    return torch.amin(cost[::EVERY] - part.certificate.u[:, None], dim=0)
+
+
+def _without_common(cost: Tensor, shift: Tensor, rounding: float, of_a: Tensor, of_b: Tensor) -> Assignment:
+    """Points of both clouds, told apart by their numbers, stay in place; the others are assigned."""
+    left = without_common(of_a, of_b)
+    if not len(left.rows):
+        return Assignment(left.matching, 0.0, carried_over(cost, left, shift[:0]), "all points stay in place")
+    part, points = cost[left.rows[:, None], left.columns], torch.unique(of_a[left.rows], return_inverse=True)[1]
+    found = solve(part, shift[left.columns], rounding, points=points)
+    matching = left.matching.clone()
+    matching[left.rows] = left.columns[found.matching]
+    proof = carried_over(cost, left, found.certificate.v)
+    return Assignment(matching, _mean_cost(cost, matching), proof, f"shared points stay in place, {found.solver}")
+
+
+def assign(
+    cost: Tensor, start: Certificate, paired: float, rounding: float, points: Tensor | None = None
+) -> Assignment:
     """The matching of least mean cost for a square matrix of distances on the CPU, and feasible potentials.
 
-    `start` is a pair for the identity, whose mean cost is `paired`. A gap beyond 1e-12 of the value plus `rounding`
-    is handed on to POT if it is installed.
+    `start` is a pair for the identity, whose mean cost is `paired`. Rows of the same number in `points`, if given, must
+    be equal. A gap beyond 1e-12 of the value plus `rounding` is handed on to POT if it is installed.
     """
     if start.at is None or (native := _native.library()) is None:
         return _by_simplex(cost)
-    found = _lazily(native, cost, start, paired)
+    found = _lazily(native, cost, start, paired, points)
+    if found is not None and found.gap > 1e-12 * found.value + rounding:
+        better = polished(cost, found.matching, found.certificate.v)
+        found = Assignment(found.matching, found.value, better, found.solver)
     if found is not None and found.gap <= 1e-12 * found.value + rounding:
         return found
     if found is None or importlib.util.find_spec("ot") is not None:
@@ -71,15 +109,17 @@ def assign(cost: Tensor, start: Certificate, paired: float, rounding: float) -> 
     return found
 
 
-def _lazily(native: ctypes.CDLL, cost: Tensor, start: Certificate, paired: float) -> Assignment | None:
+def _lazily(
+    native: ctypes.CDLL, cost: Tensor, start: Certificate, paired: float, points: Tensor | None = None
+) -> Assignment | None:
     """The solver of the native library; None where it gave up."""
     n = len(cost)
     matching, v = torch.empty(n, dtype=torch.int64), torch.empty(n, dtype=torch.float64)
-    given = [t.contiguous() for t in (cost, start.v, start.u, start.at) if t is not None]
-    pointers = [ctypes.c_void_p(t.data_ptr()) for t in given]
+    given = [None if t is None else t.contiguous() for t in (cost, start.v, start.u, start.at, points)]
+    *pointers, rows = (ctypes.c_void_p(None if t is None else t.data_ptr()) for t in given)
     native.icsbound_assignment_new.restype = ctypes.c_void_p
     gap = ctypes.c_double(paired - start.lower)
-    solver = ctypes.c_void_p(native.icsbound_assignment_new(ctypes.c_int64(n), *pointers, gap))
+    solver = ctypes.c_void_p(native.icsbound_assignment_new(ctypes.c_int64(n), *pointers, gap, rows))
     if not solver:
         raise MemoryError("no memory for the assignment solver")
     try:

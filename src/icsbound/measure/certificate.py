@@ -21,6 +21,7 @@ from icsbound.measure.cost import row_blocks
 
 SWEEPS = 16
 STALLED = 0.05  # a sweep that closes less than this share of the gap will not prove anything soon
+HURRIED = 0.3  # ... where a solver waits
 CLOSE = 0.01  # a gap below this share of the cost is worth sweeps, and no further start
 SPREAD = 0.9  # where so many rows have each a best column of their own, a solver is nearly done
 
@@ -103,20 +104,31 @@ def identity_certificate(
         return best
     if float(columns.mean()) >= enough:
         return Certificate(float(columns.mean()), torch.zeros_like(best.u), columns)
+    square = cost.shape[0] == cost.shape[1]
+    swept = square and enough - float(columns.mean()) <= CLOSE * abs(enough)
+    if swept and not (hand_over and best.spread >= SPREAD):
+        best = _swept(cost, best, enough, sweeps, HURRIED if hand_over else STALLED)
     for start in (columns, shift):
-        if hand_over and best.spread >= SPREAD:
+        if best.lower >= enough or (hand_over and best.spread >= SPREAD):
             return best
         if start is columns or enough - best.lower > CLOSE * abs(best.lower):
             best = max(best, certify(cost, start), key=lambda c: c.lower)
-        if best.lower >= enough:
-            return best
-    if cost.shape[0] != cost.shape[1] or (hand_over and best.spread >= SPREAD):
+    if best.lower >= enough or not square or (hand_over and best.spread >= SPREAD):
         return best
+    if not hand_over:
+        return _swept(cost, best, enough, sweeps, STALLED)
+    if swept or enough - best.lower > CLOSE * abs(enough):
+        return best
+    return _swept(cost, best, enough, sweeps, HURRIED)
+
+
+def _swept(cost: Tensor, best: Certificate, enough: float, sweeps: int, stalled: float) -> Certificate:
+    """The best pair of `sweeps` sweeps; ends where one closes less than a share `stalled` of the gap."""
     current = best
     for _ in range(sweeps):
         current = certify(cost, cost.diagonal() - current.u)
-        gain = current.lower - best.lower
+        gain, gap = current.lower - best.lower, enough - best.lower
         best = max(best, current, key=lambda c: c.lower)
-        if best.lower >= enough or gain < STALLED * (enough - best.lower):
+        if best.lower >= enough or gain < stalled * gap:
             break
     return best

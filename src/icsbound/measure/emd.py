@@ -101,7 +101,7 @@ def _assigned(pair: costs.Pair) -> EMDResult:
     cost.diagonal().copy_(diagonal)
     shift = pair.y.mean(0) - pair.x.mean(0)
     direction = shift / torch.linalg.vector_norm(shift).clamp_min(1e-300)
-    found = solve(cost, pair.y @ direction, rounding=1e-15 * pair.scale)
+    found = solve(cost, pair.y @ direction, 1e-15 * pair.scale, pair)
     matching = found.matching.to(pair.a.device)
     index, paired = torch.arange(len(cost), device=pair.a.device), float(diagonal.mean())
     value = paired if torch.equal(matching, index) else float(pair.direct(index, matching).mean())

@@ -1,0 +1,131 @@
+// What the assignment solver knows of the rows of its cost matrix, without reading them again.
+//
+// Rows are read lazily. A row keeps a cache of its smallest reduced entries, and a level that no other entry was below.
+// As potentials only fall, entries outside the cache only rise, so the level stays true, and most questions about a row
+// are answered from its cache. Reading a whole row is nearly all memory traffic.
+
+#pragma once
+
+#include "assignment_rows.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+namespace {
+
+struct Entry {
+  double key;
+  int32_t id;
+};
+constexpr auto smaller = [](const Entry& a, const Entry& b) { return a.key < b.key; };
+
+// The two least reduced entries of a row, and their columns.
+struct Choice {
+  int32_t first = -1, second = -1;
+  double least = INF, next = INF;
+};
+
+class CachedRows {
+ protected:
+  // `levels` are lower bounds of the reduced entries of every row for the potentials `start`.
+  CachedRows(int64_t size, const double* cost, const double* start, const double* levels)
+      : n(size), v(start, start + size), level(levels, levels + size), reduced(size), least(size / BLOCK + 1), c(cost),
+        width(std::min(size, CACHE)), value(size * width), cached(size * width), count(size, 0) {}
+
+  double at_(int64_t i, int64_t j) const { return c[i * n + j]; }
+
+  // Bring the whole row into `reduced` and `least`.
+  void read(int64_t i) {
+    work -= 1 + n / 64;
+    reduced_row(n, c + i * n, v.data(), reduced.data(), least.data());
+  }
+
+  // Fill the cache of row i from `reduced` and `least`.
+  void remember(int64_t i) {
+    int32_t* columns = &cached[i * width];
+    double* values = &value[i * width];
+    if (n <= width) {
+      for (int64_t j = 0; j < n; ++j) columns[j] = static_cast<int32_t>(j), values[j] = at_(i, j);
+      count[i] = static_cast<int32_t>(n);
+      level[i] = INF;
+      return;
+    }
+    // A threshold from the least entries of blocks: as many entries as blocks are below it, and usually not many more.
+    const int64_t all = (n + BLOCK - 1) / BLOCK, enough = std::min(all - 1, width * 5 / 8);
+    keys.assign(least.begin(), least.begin() + all);
+    std::nth_element(keys.begin(), keys.begin() + enough, keys.end());
+    level[i] = keys[enough];
+    chosen.clear();
+    for (int64_t b = 0; b < all; ++b)
+      if (least[b] <= level[i])
+        for (int64_t j = b * BLOCK, end = std::min(n, j + BLOCK); j < end; ++j)
+          if (reduced[j] <= level[i]) chosen.push_back({reduced[j], static_cast<int32_t>(j)});
+    if (static_cast<int64_t>(chosen.size()) > width) {
+      std::nth_element(chosen.begin(), chosen.begin() + width, chosen.end(), smaller);
+      level[i] = chosen[width].key;
+      chosen.resize(width);
+    }
+    int32_t k = 0;
+    for (const Entry& e : chosen) columns[k] = e.id, values[k] = at_(i, e.id), ++k;
+    count[i] = k;
+  }
+
+  // Call f(column, reduced entry) for every cached entry of row i.
+  template <class F>
+  void each_cached(int64_t i, F&& f) const {
+    const int32_t* columns = &cached[i * width];
+    const double* values = &value[i * width];
+    for (int32_t k = 0; k < count[i]; ++k) f(columns[k], values[k] - v[columns[k]]);
+  }
+
+  // The two least of the cached entries; they are the least of the row where none exceeds its level.
+  Choice look(int64_t i) const {
+    Choice t;
+    each_cached(i, [&](int32_t j, double z) {
+      if (z >= t.next) return;
+      if (z < t.least) {
+        t.second = t.first, t.next = t.least;
+        t.first = j, t.least = z;
+      } else {
+        t.second = j, t.next = z;
+      }
+    });
+    return t;
+  }
+
+  // The two least entries of row i.
+  Choice choose(int64_t i) {
+    --work;
+    const Choice t = look(i);
+    if (t.next <= level[i]) return t;
+    read(i);
+    remember(i);
+    return look(i);
+  }
+
+  // Whether half of the cached entries have risen above the level: they say nothing that others do not.
+  bool depleted(int64_t i) const {
+    int32_t below = 0;
+    each_cached(i, [&](int32_t, double z) { below += z <= level[i]; });
+    return 2 * below <= width;
+  }
+
+  const int64_t n;
+  std::vector<double> v;               // potentials of columns: they only fall
+  std::vector<double> level;           // of every row: no entry outside its cache is below
+  std::vector<double> reduced, least;  // the row read last, and the least of each of its blocks
+  std::vector<double> keys;            // scratch
+  int64_t work = 0;                    // what is left of the budget
+
+ private:
+  static constexpr int64_t CACHE = 32;  // entries a row remembers
+
+  const double* const c;
+  const int64_t width;
+  std::vector<double> value;           // costs of cached entries, n x width
+  std::vector<int32_t> cached, count;  // their columns, and how many
+  std::vector<Entry> chosen;
+};
+
+}  // namespace
