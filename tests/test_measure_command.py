@@ -88,6 +88,29 @@ def test_fail_on(measured: Path, capsys: pytest.CaptureFixture[str], verdicts: l
         assert said == ""
 
 
+def test_smallest_says_what_counts(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last layer's scale is doubled: it moved by some spreads, which is more than a half and less than twenty."""
+    out = tmp_path / "m"
+    for smallest, code in (("0.5", 3), ("20", 0)):
+        flags = ["--layers", "norm", "--smallest", smallest, "--fail-on", "moved", "--out", out, "--force"]
+        assert run("measure", *files, *NAMED, *QUICK, *flags) == code
+        said = capsys.readouterr()
+        assert ("moved by more than 0.5 spreads (p" in said.err) == bool(code)
+        assert said.out.splitlines()[2].endswith("  moved" if code else "  below the floor")
+        page = (out / "report.html").read_text(encoding="utf-8")
+        assert re.search(
+            f"exceeds {smallest}(.0)? times the layer.{{1,6}}s spread, the smallest shift that counts", page
+        )
+        assert f"--smallest {float(smallest)}" in page
+    assert run("measure", "--resume", out, "--quiet", "--json") == 0
+    row = json.loads(capsys.readouterr().out)
+    assert (row["smallest"], row["verdict"]) == (20.0, "below the floor")
+    assert run("measure", *files, *NAMED, *QUICK, "--smallest", "-1", "--out", tmp_path / "none") == 2
+    assert "smallest must lie in [0, inf], got -1.0" in capsys.readouterr().err
+
+
 def test_a_training_is_measured_by_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--model", "resnet8:width=2", "--epochs", 2, "--batch-size", 1000, "--threads", 1, "--quiet"]
     assert run("train", "--arm", "bn", *small, "--no-monitor", "--snapshots", 1, "--out", tmp_path / "run") == 0

@@ -163,6 +163,33 @@ def test_buffers_made_in_inference_mode() -> None:
         model(torch.randn(3, 4))
 
 
+def test_random_states_of_accelerators(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two GPUs and an MPS device, as far as their random states go: generators of the CPU stand in for theirs."""
+    gpus = tuple(torch.Generator().manual_seed(seed) for seed in (1, 2))
+    mps = torch.Generator().manual_seed(3)
+    for name in ("is_available", "is_initialized"):
+        monkeypatch.setattr(torch.cuda, name, lambda: True)
+    monkeypatch.setattr(torch.cuda, "default_generators", gpus)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", mps.get_state)
+    monkeypatch.setattr(torch.mps, "set_rng_state", mps.set_state)
+    everywhere = (*gpus, mps)
+    before = [generator.get_state() for generator in everywhere]
+    with untouched(nn.Identity()):
+        for generator in everywhere:
+            torch.rand(3, generator=generator)
+        assert not any(torch.equal(a, b.get_state()) for a, b in zip(before, everywhere, strict=True))
+    assert all(torch.equal(a, b.get_state()) for a, b in zip(before, everywhere, strict=True))
+
+
+def test_a_gpu_that_nobody_uses_is_not_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: pytest.fail("CUDA was initialized"))
+    with untouched(nn.Identity()):
+        pass
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_random_states_of_all_devices() -> None:
     torch.cuda.init()

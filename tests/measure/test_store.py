@@ -50,6 +50,19 @@ def test_spill_takes_the_largest_clouds_first(tmp_path, monkeypatch) -> None:
     assert maps == [(12288,)]
 
 
+def test_memory_bounds_what_a_capture_holds() -> None:
+    """Of many batches the clouds alone stay: all else that a pass allocates is freed with it."""
+    model, probe = networks.cnn(), networks.images(400)
+    limit = sum(cloud.nbytes for cloud in capture(model, probe).values())
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+        held = capture(model, probe, memory=limit, batch_size=8)
+    changes = [event.nbytes() for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    running = np.cumsum(changes)
+    assert limit <= running.max() <= 1.1 * limit  # a batch is a fiftieth, and passes through ten layers
+    assert limit <= running[-1] <= limit + 64
+    assert sum(cloud.nbytes for cloud in held.values()) == limit
+
+
 def test_half_precision_that_overflows_is_named() -> None:
     model = torch.nn.Sequential(torch.nn.BatchNorm1d(2)).eval()
     probe = torch.ones(5, 2)
