@@ -168,7 +168,8 @@ def test_force_replaces_only_by_what_can_be_measured(
     assert run("measure", *files, *NAMED, *QUICK, "--arm", "unitized", "--out", out, "--force") == 2
     assert (out / "records.jsonl").read_bytes() == before
     assert run("measure", *files, *NAMED, *QUICK, "--layers", "norm", "--out", out, "--force") == 0
-    assert len(records.read(out / "records.jsonl")) == 5  # two states of one layer, distance, shift, verdict
+    # Two states of one layer, transport, distance, shift, verdict.
+    assert len(records.read(out / "records.jsonl")) == 6
 
 
 def test_the_weights_differ_where_the_fixture_says(files: tuple[Path, Path]) -> None:

@@ -30,6 +30,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "str": st.text(),
     "int": st.integers(-(2**53), 2**53),
     "bool": st.booleans(),
+    "list[float]": st.lists(st.floats(allow_nan=False, allow_infinity=False)),
     "list[int]": st.lists(st.integers(-(2**53), 2**53)),
     "float": st.floats(allow_nan=False),
     "float | None": st.none() | st.floats(allow_nan=False),
@@ -97,7 +98,8 @@ def test_a_whole_file_gives_no_warning(tmp_path: Path) -> None:
         ('{"kind": "epoch", "schema": 99}', "schema must be 1 to be read by this version of icsbound, got 99"),
         (
             '{"kind": "spell", "schema": 1}',
-            "kind must be one of run, epoch, distance, layer, result, shift, verdict, cost, study, point, seed, got 'spell'",
+            "kind must be one of run, epoch, distance, layer, result, shift, verdict, cost, study, point, seed, "
+            "transport, got 'spell'",
         ),
         (
             records.to_line(EPOCH).strip().replace("0.9", '"0.9"'),

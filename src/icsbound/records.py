@@ -228,6 +228,31 @@ class SeedRecord(Record):
     seconds: float = field(metadata=CLOCK)
 
 
+@dataclass(frozen=True, kw_only=True)
+class TransportRecord(Record):
+    """How the exact transport on a plane moves one layer's outputs between two steps; for a picture.
+
+    Row i of the first step, at (x_a, y_a), is moved to (x_b, y_b) of the second. The plane is fixed by the first
+    capture of the run: through its mean, along its two directions of largest variance.
+    """
+
+    kind: ClassVar[str] = "transport"
+    layer: str
+    side: str
+    view: str
+    law: str
+    step_a: int
+    step_b: int
+    n: int
+    d: int  # of the layer's outputs
+    share: float  # of the first capture's variance that lies in the plane
+    value: float  # W1 on the plane, no more than that of the outputs
+    x_a: list[float]
+    y_a: list[float]
+    x_b: list[float]
+    y_b: list[float]
+
+
 KINDS: dict[str, type[Record]] = {
     r.kind: r
     for r in (
@@ -242,6 +267,7 @@ KINDS: dict[str, type[Record]] = {
         StudyRecord,
         PointRecord,
         SeedRecord,
+        TransportRecord,
     )
 }
 

@@ -5,3 +5,4 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "report" / "results"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "report" / "studies"))

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "report" / "studies"))
 import made
+import pytest
 from test_page import COLOURS, WIDTHS, Watched, brightness, browser
 
 from icsbound import report

@@ -13,7 +13,7 @@ import altair
 import pandas as pd
 import vl_convert
 
-from icsbound.report import curves, shift
+from icsbound.report import curves, pictures, shift
 from icsbound.report.figure import Figure
 from icsbound.report.runs import Study
 
@@ -35,6 +35,8 @@ def all_figures(study: Study) -> list[Figure]:
         shift.bracket,
         shift.ratios,
         shift.tightness,
+        pictures.ridge,
+        pictures.arrows,
         curves.alpha,
     ]
     return [figure for make in makers if (figure := make(study)) is not None]

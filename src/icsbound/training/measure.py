@@ -30,6 +30,7 @@ from icsbound.measure.floor import Estimate, HeldOut, Shift, Verdict, control, s
 from icsbound.records import DistanceRecord, Record, ShiftRecord, VerdictRecord
 from icsbound.training import devices, interrupts
 from icsbound.training.config import claim, read_json, refuse_another
+from icsbound.training.picture import Picture
 from icsbound.training.progress import Event, Progress, quiet
 from icsbound.training.states import MeasureConfig, Pair, State, States
 
@@ -111,6 +112,7 @@ def _distances(
     """The records that are not `known` yet, in an order of their own, each as soon as it is there."""
     have = {_key(line) for line in known if isinstance(line, ShiftRecord)}
     taken: dict[State, Snapshot] = {}
+    picture = Picture(states.config)
     done = 0
     for pair in states.pairs:
         taken = {state: one for state, one in taken.items() if state in (pair.a, pair.b)}
@@ -119,6 +121,7 @@ def _distances(
                 taken[state] = states.capture(state)
             yield [line for line in _layers(pair.run, state, taken[state]) if line not in known]
         before, after = taken[pair.a].clouds, taken[pair.b].clouds
+        yield [line for line in picture.of(pair, before, after) if line not in known]
         missing = [name for name in before if (pair.run, *name, pair.a.step, pair.b.step) not in have]
         total = len(before) * len(states.pairs)
         done += len(before) - len(missing)
