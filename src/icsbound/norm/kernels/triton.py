@@ -157,7 +157,6 @@ def _backward(call: _Call, dy: Tensor, saved: Tensor, want_dx: bool) -> tuple[Te
     table, nu, m, M2 = cut(saved, *call.saved_sizes())
     gradients = [torch.empty(t.C, dtype=call.inner, device=x.device) for _ in range(3)]
     constants = {"FORM": call.form, "RELU": call.relu}
-    limit = 80 if call.inner is torch.float32 else None  # three programs share a multiprocessor
     numbers = (plan.w, plan.values, plan.variance_factor)
     ends = (plan.low, plan.high)
     if plan.by_pixel:
@@ -174,7 +173,7 @@ def _backward(call: _Call, dy: Tensor, saved: Tensor, want_dx: bool) -> tuple[Te
         e, slopes, s0, s1, e_parts = call.numbers(t.N, 3 * t.C, t.groups * t.C, t.groups * t.C, t.programs)
         call.over(
             rows.dots, t, t.programs, dy, x, table, nu, s0, s1, e_parts, t.C, t.L, t.S, t.SPAN, t.groups,
-            SHRINK=s.shrink_only, maxnreg=limit, **constants,
+            SHRINK=s.shrink_only, maxnreg=call.limit, **constants,
         )  # fmt: skip
         at_once = plan.groups_at_once(t.N)
         call.step(
@@ -187,6 +186,6 @@ def _backward(call: _Call, dy: Tensor, saved: Tensor, want_dx: bool) -> tuple[Te
     dx = torch.empty_like(x)
     call.over(
         rows.affine2, t, t.programs, dy, x, dx, table, nu, e, slopes, t.C, t.L, t.S, t.SPAN,
-        BY_PIXEL=plan.by_pixel, maxnreg=128 if plan.by_pixel else limit, **constants,
+        BY_PIXEL=plan.by_pixel, maxnreg=128 if plan.by_pixel else call.limit, **constants,
     )  # fmt: skip
     return dx, *gradients  # type: ignore[return-value]

@@ -105,6 +105,9 @@ class Launcher:
         self.inner = inner_dtype(x)
         self.A = found.types[self.inner]
         self.align = math.gcd(self.C if self.pixels else self.L, 16)
+        self.limit = (
+            None if self.inner is torch.float64 else 80
+        )  # registers with which three programs share a processor
 
     def arranged(self, dy: Tensor) -> Tensor:
         """`dy` in the layout of x."""

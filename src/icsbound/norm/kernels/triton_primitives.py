@@ -1,7 +1,8 @@
 """The four row primitives of `aten` by Triton, for coefficients that are found elsewhere.
 
-Each is one launch that reads, and writes, every element once. The hot path (`triton`) runs the same loops with the
-coefficients found inside; these are for what puts something between them, and to measure the loops by themselves.
+Each is one launch that reads, and writes, every element once; sums over long rows are then put together from segments.
+The hot path (`triton`) runs the same loops with the coefficients found inside; these are for what puts something
+between them, and to measure the loops by themselves (`group_moments`, `group_dots`).
 """
 
 from __future__ import annotations
@@ -25,25 +26,33 @@ class _Pass(Launcher):
         a, b = self.numbers(C * N * S, C * N * S)
         return a.view(C, N, S), b.view(C, N, S)
 
-    def lengths(self) -> Tensor:
-        """Positions of each segment, (S,)."""
+    def weights(self) -> Tensor:
+        """The share of a row's positions that each segment has, (S,)."""
         start = torch.arange(self.tiles.S, device=self.x.device) * self.tiles.SPAN
-        return (self.L - start).clamp_max(self.tiles.SPAN).to(self.inner)
+        return (self.L - start).clamp_max(self.tiles.SPAN).to(self.inner) / self.L
+
+
+def group_moments(x: Tensor, pivot_C: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of x - K and sum of squared deviations from it, of every segment of every row, (C, N, S) each."""
+    return _moments(_Pass(x), pivot_C)
+
+
+def _moments(p: _Pass, pivot_C: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.cuda.device_of(p.x):  # type: ignore[no-untyped-call]  # torch's
+        m_CNS, M2_CNS = p.by_group()
+        kernel, t = p.kernels.rows.moments, p.tiles
+        p.over(kernel, t, t.programs, p.x, pivot_C.contiguous(), m_CNS, M2_CNS, *p.cut, t.groups, 1)
+        return m_CNS, M2_CNS
 
 
 def row_moments(x: Tensor, pivot_C: Tensor) -> tuple[Tensor, Tensor]:
     """Mean of x - K and biased variance of every row, (N, C) each."""
-    with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # torch's
-        p = _Pass(x)
-        m, M2 = p.by_group()
-        kernel, t = p.kernels.rows.moments, p.tiles
-        p.over(kernel, t, t.programs, p.x, pivot_C.contiguous(), m, M2, *p.cut, t.groups, 1)
-        if t.S == 1:
-            return m[:, :, 0].T, M2[:, :, 0].T / p.L
-        w_S = p.lengths()
-        mean_CN = (w_S * m).sum(2) / p.L
-        squares_CN = (M2 + w_S * (m - mean_CN[:, :, None]) ** 2).sum(2)
-        return mean_CN.T, squares_CN.T / p.L
+    p = _Pass(x)
+    m_CNS, M2_CNS = _moments(p, pivot_C)
+    w_S = p.weights()
+    mean_CN = (w_S * m_CNS).sum(2)
+    var_CN = (M2_CNS / p.L + w_S * (m_CNS - mean_CN[:, :, None]) ** 2).sum(2)
+    return mean_CN.T, var_CN.T
 
 
 def row_affine(x: Tensor, pivot_C: Tensor, a_NC: Tensor, b_NC: Tensor, *, relu: bool = False) -> Tensor:
@@ -56,14 +65,32 @@ def row_affine(x: Tensor, pivot_C: Tensor, a_NC: Tensor, b_NC: Tensor, *, relu: 
         return y
 
 
-def row_dots(dy: Tensor, x: Tensor, pivot_C: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ dy and Σ dy (x - K) of every row, (N, C) each."""
+def group_dots(dy: Tensor, x: Tensor, pivot_C: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ dy and Σ dy (x - K) of every segment of every row, (C, N, S) each."""
     with torch.cuda.device_of(x):  # type: ignore[no-untyped-call]  # torch's
         p = _Pass(x)
-        s0, s1 = p.by_group()
+        s0_CNS, s1_CNS = p.by_group()
         kernel, t = p.kernels.rows.row_dots, p.tiles
-        p.over(kernel, t, t.programs, p.arranged(dy), p.x, pivot_C.contiguous(), s0, s1, *p.cut, t.groups)
-        return s0.sum(2).T, s1.sum(2).T
+        p.over(
+            kernel,
+            t,
+            t.programs,
+            p.arranged(dy),
+            p.x,
+            pivot_C.contiguous(),
+            s0_CNS,
+            s1_CNS,
+            *p.cut,
+            t.groups,
+            maxnreg=p.limit,
+        )
+        return s0_CNS, s1_CNS
+
+
+def row_dots(dy: Tensor, x: Tensor, pivot_C: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ dy and Σ dy (x - K) of every row, (N, C) each."""
+    s0_CNS, s1_CNS = group_dots(dy, x, pivot_C)
+    return s0_CNS.sum(2).T, s1_CNS.sum(2).T
 
 
 def row_affine2(dy: Tensor, x: Tensor, pivot_C: Tensor, a_NC: Tensor, b_NC: Tensor, c_NC: Tensor) -> Tensor:
@@ -72,5 +99,6 @@ def row_affine2(dy: Tensor, x: Tensor, pivot_C: Tensor, a_NC: Tensor, b_NC: Tens
         p = _Pass(x)
         dx = torch.empty_like(p.x)
         coefficients = (c.contiguous() for c in (pivot_C, a_NC, b_NC, c_NC))
-        p.over(p.kernels.rows.row_affine2, p.tiles, p.tiles.programs, p.arranged(dy), p.x, dx, *coefficients, *p.cut)
+        operands = p.arranged(dy), p.x, dx, *coefficients, *p.cut
+        p.over(p.kernels.rows.row_affine2, p.tiles, p.tiles.programs, *operands, maxnreg=p.limit)
         return dx

@@ -1,0 +1,375 @@
+"""Time the layer on an NVIDIA GPU: its passes against the bandwidth of `torch.clone`, itself against `nn.BatchNorm2d`.
+
+    python benchmarks/layer_gpu.py                              # everything, some minutes
+    python benchmarks/layer_gpu.py --parts passes --dtypes bfloat16 --json passes.json
+
+passes    each row primitive: the bytes it must move at least, over its time, as a share of the same for `torch.clone`
+          of a tensor of this size. To reach: 0.95 in float32, 0.90 in half precision.
+layers    forward and backward of the layer over those of `nn.BatchNorm2d`, both run eagerly and both under
+          `torch.compile`. To reach: 1.0 for tensors over 8 MB, 1.3 below.
+network   one training step of ResNet-50 (batch 128, bfloat16 autocast, channels last, `torch.compile`, SGD) over that
+          of the same network with batch norm. To reach: 1.05.
+
+Passes and layers are captured in one CUDA graph that goes round through as many sets of buffers as fill three times
+the L2 cache, so that no launch is waited for and every byte comes from memory, as in a training step; candidates take
+turns, and medians over the rounds are compared. Nothing else should run on the GPU meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from icsbound.norm import UnitizedBatchNorm2d, ops
+from icsbound.norm.kernels import triton_primitives as primitives
+from icsbound.training.resnet import NETWORKS, ResNet
+
+SHAPES = [
+    (128, 64, 56, 56),
+    (128, 256, 56, 56),
+    (128, 512, 28, 28),
+    (128, 1024, 14, 14),
+    (128, 2048, 7, 7),
+    (128, 16, 32, 32),
+    (32, 512, 7, 7),
+    (2, 64, 112, 112),
+]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LAYOUTS = ("contiguous", "channels_last")
+PARTS = ("passes", "layers", "network")
+LARGE = 8e6  # bytes of a tensor from which on launches no longer count
+GOAL_OF_PASSES = {"float32": 0.95, "bfloat16": 0.90, "float16": 0.90}
+GOAL_OF_NETWORK = 1.05
+
+Call = Callable[[], object]
+Timer = Callable[[dict[str, Sequence[Call]], int], dict[str, list[float]]]
+
+
+@dataclasses.dataclass
+class Row:
+    """One candidate on one problem. Seconds are those of one call; `ratio` is what `goal` is about."""
+
+    part: str
+    name: str
+    shape: str
+    layout: str
+    dtype: str
+    seconds: float
+    ratio: float
+    goal: float | None  # None: shown only
+    bytes: int | None = None  # that have to be moved at least
+
+    @property
+    def met(self) -> bool | None:
+        if self.goal is None:
+            return None
+        return self.ratio >= self.goal if self.part == "passes" else self.ratio <= self.goal
+
+
+def in_graphs(candidates: dict[str, Sequence[Call]], rounds: int) -> dict[str, list[float]]:
+    """Seconds a call, `rounds` times for each candidate, in random order within a round.
+
+    A candidate is one call for each set of buffers; its CUDA graph holds all of them, several times over.
+    """
+    graphs = {}
+    for name, calls in candidates.items():
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # compiles kernels, which a capture cannot
+            for _ in range(3):
+                for call in calls:
+                    call()
+        torch.cuda.current_stream().wait_stream(side)
+        repeats = max(1, 50 // len(calls))
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for _ in range(repeats):
+                for call in calls:
+                    call()
+        graph.replay()
+        graphs[name] = graph, repeats * len(calls)
+    times: dict[str, list[float]] = {name: [] for name in graphs}
+    names, order = list(graphs), random.Random(0)
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    for _ in range(rounds):
+        order.shuffle(names)
+        for name in names:
+            graph, count = graphs[name]
+            start.record()
+            graph.replay()
+            end.record()
+            end.synchronize()
+            times[name].append(start.elapsed_time(end) / 1e3 / count)
+    return times
+
+
+def sets_of_buffers(tensor_bytes: int, tensors: int, cache_bytes: int) -> int:
+    """How many sets of that many tensors fill the cache three times over."""
+    return max(2, math.ceil(3 * cache_bytes / (tensor_bytes * tensors)))
+
+
+def arranged(t: Tensor, layout: str) -> Tensor:
+    return t.contiguous(memory_format=torch.channels_last) if layout == "channels_last" else t
+
+
+def tensors(shape: tuple[int, ...], dtype: torch.dtype, layout: str, device: str, count: int) -> list[Tensor]:
+    return [arranged(torch.randn(shape, device=device).to(dtype), layout) for _ in range(count)]
+
+
+def passes(shape: tuple[int, ...], dtype: torch.dtype, layout: str, device: str, sets: int) -> dict[str, list[Call]]:
+    """The row primitives and `torch.clone`, one call for each set of buffers."""
+    N, C = shape[:2]
+    found: dict[str, list[Call]] = {"clone": [], "moments": [], "affine": [], "dots": [], "affine2": []}
+    K, (a, b, c) = torch.randn(C, device=device), torch.randn(3, N, C, device=device)
+    for _ in range(sets):
+        x, dy = tensors(shape, dtype, layout, device, 2)
+        found["clone"].append(lambda x=x: torch.clone(x))
+        found["moments"].append(lambda x=x: primitives.group_moments(x, K))
+        found["affine"].append(lambda x=x: primitives.row_affine(x, K, a, b, relu=True))
+        found["dots"].append(lambda x=x, dy=dy: primitives.group_dots(dy, x, K))
+        found["affine2"].append(lambda x=x, dy=dy: primitives.row_affine2(dy, x, K, a, b, c))
+    return found
+
+
+TENSORS_MOVED = {"clone": 2, "moments": 1, "affine": 2, "dots": 2, "affine2": 3}
+
+
+def rows_of_passes(
+    shape: tuple[int, ...], dtype: str, layout: str, device: str, cache_bytes: int, timer: Timer, rounds: int
+) -> Iterator[Row]:
+    size = math.prod(shape) * DTYPES[dtype].itemsize
+    candidates = passes(shape, DTYPES[dtype], layout, device, sets_of_buffers(size, 2, cache_bytes))
+    seconds = {name: statistics.median(taken) for name, taken in timer(candidates, rounds).items()}  # type: ignore[arg-type]
+    copied = TENSORS_MOVED["clone"] * size / seconds["clone"]
+    for name, taken in seconds.items():
+        moved = TENSORS_MOVED[name] * size
+        goal = None if name == "clone" or size < LARGE else GOAL_OF_PASSES[dtype]
+        yield Row("passes", name, "x".join(map(str, shape)), layout, dtype, taken, moved / taken / copied, goal, moved)
+
+
+class ThenReLU(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.layer(x))
+
+
+def layers(C: int, device: str, compiled: bool) -> dict[str, nn.Module]:
+    """What is timed; each candidate is compared with the batch norm that is run as it is."""
+    found: dict[str, nn.Module] = {
+        "batch norm": nn.BatchNorm2d(C),
+        "ours": UnitizedBatchNorm2d(C),
+        "ours, position": UnitizedBatchNorm2d(C, scope="position"),
+        "batch norm, relu": ThenReLU(nn.BatchNorm2d(C)),
+        "ours, relu": UnitizedBatchNorm2d(C, activation="relu"),
+    }
+    if compiled:
+        for name in ("batch norm", "ours"):
+            found[f"{name}, compiled"] = torch.compile(layers(C, device, False)[name])  # type: ignore[assignment]
+    return {name: layer.to(device) for name, layer in found.items()}
+
+
+def peer(name: str) -> str:
+    """The batch norm that a candidate is compared with; position scope has none of its own."""
+    return next("batch norm" + end for end in (", relu", ", compiled", "") if name.endswith(end))
+
+
+def steps(layer: nn.Module, buffers: Sequence[tuple[Tensor, Tensor]]) -> list[Call]:
+    parameters = list(layer.parameters())
+
+    def step(x: Tensor, dy: Tensor) -> object:
+        return torch.autograd.grad(layer(x), [x, *parameters], dy)
+
+    return [lambda x=x, dy=dy: step(x, dy) for x, dy in buffers]
+
+
+def rows_of_layers(
+    shape: tuple[int, ...],
+    dtype: str,
+    layout: str,
+    device: str,
+    cache_bytes: int,
+    timer: Timer,
+    rounds: int,
+    compiled: bool,
+) -> Iterator[Row]:
+    size = math.prod(shape) * DTYPES[dtype].itemsize
+    buffers = []
+    for _ in range(sets_of_buffers(size, 2, cache_bytes)):
+        x, dy = tensors(shape, DTYPES[dtype], layout, device, 2)
+        buffers.append((x.requires_grad_(), dy))
+    found = layers(shape[1], device, compiled)
+    times = timer({name: steps(layer, buffers) for name, layer in found.items()}, rounds)
+    for name, taken in times.items():
+        ratio = statistics.median(t / b for t, b in zip(taken, times[peer(name)], strict=True))
+        goal = None if name == peer(name) or "position" in name else 1.0 if size > LARGE else 1.3
+        yield Row(
+            "layers", name, "x".join(map(str, shape)), layout, dtype, statistics.median(taken), ratio, goal, 8 * size
+        )
+
+
+def training_step(network: nn.Module, images: Tensor, labels: Tensor, dtype: torch.dtype) -> Call:
+    """One compiled step of SGD."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    compiled = torch.compile(network)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(images.device.type, dtype):
+            loss = F.cross_entropy(compiled(images).float(), labels)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def rows_of_network(name: str, batch: int, side: int, device: str, rounds: int) -> Iterator[Row]:
+    """Seconds of whole steps, the two networks in turn."""
+    blocks, bottleneck = NETWORKS[name]
+    images = arranged(torch.randn(batch, 3, side, side, device=device), "channels_last")
+    labels = torch.randint(1000, (batch,), device=device)
+    todo = {}
+    for norm in (nn.BatchNorm2d, UnitizedBatchNorm2d):
+        network = ResNet(blocks, 1000, norm=norm, bottleneck=bottleneck).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        todo["batch norm" if norm is nn.BatchNorm2d else "ours"] = training_step(
+            network, images, labels, torch.bfloat16
+        )
+    times: dict[str, list[float]] = {kind: [] for kind in todo}
+    for i in range(rounds + 3):
+        for kind, step in todo.items():
+            synchronize(device)
+            began = time.perf_counter()
+            step()
+            synchronize(device)
+            if i >= 3:  # the first compile
+                times[kind].append(time.perf_counter() - began)
+    for kind, taken in times.items():
+        ratio = statistics.median(t / b for t, b in zip(taken, times["batch norm"], strict=True))
+        goal = None if kind == "batch norm" else GOAL_OF_NETWORK
+        seconds = statistics.median(taken)
+        yield Row(
+            "network", f"{name}, {kind}", f"{batch}x3x{side}x{side}", "channels_last", "bfloat16", seconds, ratio, goal
+        )
+
+
+def synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+HEADER = (
+    f"{'part':8} {'name':24} {'shape':16} {'layout':13} {'dtype':9} {'µs':>10} {'GB/s':>7} {'ratio':>6} {'goal':>6}"
+)
+
+
+def line(r: Row) -> str:
+    speed = f"{r.bytes / r.seconds / 1e9:7.0f}" if r.bytes else " " * 7
+    goal = "" if r.goal is None else f"{r.goal:6.2f} {'met' if r.met else 'missed'}"
+    return (
+        f"{r.part:8} {r.name:24} {r.shape:16} {r.layout:13} {r.dtype:9} "
+        f"{r.seconds * 1e6:10.1f} {speed} {r.ratio:6.2f} {goal}"
+    ).rstrip()
+
+
+def summary(rows: Sequence[Row]) -> list[str]:
+    """For each kind of goal how many rows met it, and the worst."""
+    lines = []
+    for part in PARTS:
+        group = [r for r in rows if r.part == part and r.goal is not None]
+        if not group:
+            continue
+        met = sum(bool(r.met) for r in group)
+        worst = min(group, key=lambda r: r.ratio / r.goal if part == "passes" else r.goal / r.ratio)  # type: ignore[operator]
+        lines.append(
+            f"{part}: {met} of {len(group)} goals met; worst {worst.ratio:.2f} for {worst.goal:.2f}, {worst.name} at "
+            f"{worst.shape} {worst.layout} {worst.dtype}"
+        )
+    return lines
+
+
+def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--shapes", nargs="+", help="such as 128x64x56x56; all of the list by default")
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=list(DTYPES))
+    parser.add_argument("--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS)
+    parser.add_argument("--rounds", type=int, default=20, help="how often each candidate is timed")
+    parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile'd layers")
+    parser.add_argument("--network", default="resnet50", choices=list(NETWORKS))
+    parser.add_argument("--batch", type=int, default=128, help="images in a step of the network")
+    parser.add_argument("--json", type=Path, help="where every figure goes")
+    arguments = parser.parse_args(words)
+    if arguments.rounds < 1:
+        parser.error(f"argument --rounds: must be at least 1, got {arguments.rounds}")
+    try:
+        arguments.shapes = [tuple(map(int, s.split("x"))) for s in arguments.shapes] if arguments.shapes else SHAPES
+        if any(len(shape) != 4 or min(shape) < 1 for shape in arguments.shapes):
+            raise ValueError
+    except ValueError:
+        parser.error("argument --shapes: must be sizes N x C x H x W such as 128x64x56x56")
+    return arguments
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    arguments = parsed(words)
+    if not torch.cuda.is_available():
+        print(
+            "layer_gpu.py needs an NVIDIA GPU, and torch sees none (torch.cuda.is_available() is False)",
+            file=sys.stderr,
+        )
+        return 2
+    backend = ops.backend(torch.zeros(2, 1, device="cuda"))
+    if backend.name != "triton":
+        print(f"layer_gpu.py times the Triton kernels, which cannot run: {backend.why}", file=sys.stderr)
+        return 2
+    device = torch.cuda.get_device_properties("cuda")
+    about = {
+        "device": device.name,
+        "cache_bytes": device.L2_cache_size,
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "rounds": arguments.rounds,
+    }
+    print(about, HEADER, sep="\n")
+    rows: list[Row] = []
+
+    def show(found: Iterator[Row]) -> None:
+        for row in found:
+            rows.append(row)
+            print(line(row), flush=True)
+        torch.cuda.empty_cache()
+
+    for dtype in arguments.dtypes:
+        for layout in arguments.layouts:
+            for shape in arguments.shapes:
+                common = (shape, dtype, layout, "cuda", device.L2_cache_size, in_graphs, arguments.rounds)
+                if "passes" in arguments.parts:
+                    show(rows_of_passes(*common))
+                if "layers" in arguments.parts:
+                    show(rows_of_layers(*common, compiled=not arguments.no_compile))
+    if "network" in arguments.parts:
+        show(rows_of_network(arguments.network, arguments.batch, 224, "cuda", arguments.rounds))
+    print(*summary(rows), sep="\n")
+    if arguments.json:
+        written = [dataclasses.asdict(r) | {"met": r.met} for r in rows]
+        arguments.json.write_text(json.dumps({"about": about, "rows": written}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
