@@ -134,3 +134,16 @@ def test_a_copy_of_a_converted_network_trains_as_a_program():
         assert all(p.grad is not None for p in net.parameters())
     for found, wanted in zip(module.parameters(), twin.parameters(), strict=True):
         assert_near(found.grad, wanted.grad, 1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.*` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Converting a tensor to a Python:torch.jit.TracerWarning")  # checks of the input
+@pytest.mark.parametrize("gradients", [True, False], ids=["with gradients", "without"])
+def test_a_trace_of_torchscript_agrees(gradients, tmp_path):
+    # A native call leaves no trace: a program made of them would return whatever memory held.
+    network = Network().eval()
+    with torch.set_grad_enabled(gradients):
+        torch.jit.save(torch.jit.trace(network, images(4), check_trace=False), tmp_path / "network.pt")
+    loaded = torch.jit.load(tmp_path / "network.pt")
+    x = images(7)
+    assert_near(loaded(x), network(x), 1e-5)

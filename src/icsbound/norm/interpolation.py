@@ -109,6 +109,8 @@ def inside(alpha: Tensor, alpha_range: tuple[float, float] | None) -> Tensor:
     """α inside its range, with the gradient of `inward`."""
     if alpha_range is None:
         return alpha
+    if torch._C._get_tracing_state() is not None:  # a TorchScript program holds no gradient rule of Python's
+        return clamped(alpha, alpha_range)
     rule = _Inside if torch.compiler.is_compiling() else _InsideForwardMode
     out: Tensor = rule.apply(alpha, *alpha_range)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return out

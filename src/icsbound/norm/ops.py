@@ -4,6 +4,7 @@
 * under `torch.compile` and `torch.export`: the same, as an operator that they keep whole (`operators`), where the
   native kernels handle the device; elsewhere the composite of `reference`, which the compiler fuses;
 * under `torch.func` transforms or forward-mode differentiation: the composite, which they differentiate themselves;
+* under `torch.jit.trace`, and so in the older exporter of ONNX: the composite, as a trace sees no native kernel;
 * a backward that is itself differentiated (double backward): recomputed through the composite, so it is right.
 """
 
@@ -47,7 +48,7 @@ def unitize(
     if torch.compiler.is_compiling():
         compiled = operators.unitize if _kept_whole(x) else _by_composite
         y, statistics = compiled(x, weight, bias, alpha, stored, settings)
-    elif transformed():
+    elif transformed() or torch._C._is_tracing():
         y, statistics = _by_composite(x, weight, bias, alpha, stored, settings)
     elif (kernels := _fused(x)) is not None and not torch._C._len_torch_dispatch_stack():
         call = _Call(kernels, stored, settings, running)
