@@ -96,7 +96,8 @@ def run(config: StudyConfig, out: str | Path, *, jobs: int | None = None, progre
     path = out / "records.jsonl"
     runs = None if config.runs is None else Path(config.runs)
     setting = Setting(full=config.full, networks=out / "networks", runs=runs, jobs=jobs, progress=progress)
-    with interrupts.Interrupts() as signals, interrupts.only_here(out):
+    # One thread: a number must not depend on how many cores there are.
+    with devices.threads(1), interrupts.Interrupts() as signals, interrupts.only_here(out):
         offset = _whole(path)
         with records.Writer(path, offset=offset) as writer:
             known = records.read(path) if offset else []

@@ -26,7 +26,7 @@ from icsbound.training.score import score
 NAME = "shift"
 ARMS = ("bn", "gn", "unitized", "unitized-1")
 SHIFTS = ("contrast:4", "fog:3", "gaussian_noise:5", "elastic_transform:3")
-CHANGES = ("prune:0.5", "prune:0.8", "quantize:4", "quantize:3")
+CHANGES = ("prune:0.5", "prune:0.8", "quantize:3")
 
 
 def points(seed: int, setting: Setting) -> Iterator[PointRecord]:
