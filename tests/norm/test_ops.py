@@ -4,6 +4,7 @@ import pytest
 import torch
 from problems import INTERPOLATIONS, SCOPES, assert_near, composite, problem, problems_of
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from icsbound.norm import interpolation, ops, reference
 from icsbound.norm.kernels import aten
@@ -197,6 +198,21 @@ def test_alpha_is_projected_inside_the_composite_as_in_the_closed_form(form):
         (g,) = torch.autograd.grad(interpolation.inside(alpha, (0.0, 1.0)), alpha, torch.full_like(alpha, sign))
         dropped = [True, True, False, False, False] if sign > 0 else [False, False, False, True, True]
         assert g.tolist() == [0.0 if d else sign for d in dropped]
+
+
+@pytest.mark.parametrize("mode", ["real", "symbolic"])
+@pytest.mark.parametrize("pre_dispatch", [True, False], ids=["before dispatch", "after"])
+def test_a_tracer_sees_every_operation(mode, pre_dispatch):
+    # Where it did not, the program that it writes would return what memory happened to hold.
+    p = problem((3, 2, 4, 5))
+    x, weight, bias, alpha = (t.detach() for t in p.leaves)
+
+    def f(x):
+        return ops.unitize(x, weight, bias, alpha, p.stored, Settings())[0]
+
+    program = make_fx(f, tracing_mode=mode, pre_dispatch=pre_dispatch, _allow_non_fake_inputs=True)(x)
+    other = torch.randn_like(x)
+    assert_near(program(other), f(other))
 
 
 def test_what_runs_through_aten_says_why_once(caplog):

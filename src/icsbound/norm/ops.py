@@ -27,6 +27,8 @@ from icsbound.norm.settings import Settings
 
 logger = logging.getLogger("icsbound")
 
+_PRE_DISPATCH = torch._C.DispatchKey.PreDispatch
+
 
 def unitize(
     x: Tensor,
@@ -50,7 +52,7 @@ def unitize(
         y, statistics = compiled(x, weight, bias, alpha, stored, settings)
     elif transformed() or torch._C._is_tracing():
         y, statistics = _by_composite(x, weight, bias, alpha, stored, settings)
-    elif (kernels := _fused(x)) is not None and not torch._C._len_torch_dispatch_stack():
+    elif (kernels := _fused(x)) is not None and not _watched():
         call = _Call(kernels, stored, settings, running)
         if torch.is_grad_enabled():
             fused: Tensor = _Native.apply(x, weight, bias, alpha, call)  # type: ignore[no-untyped-call]  # torch's
@@ -124,6 +126,11 @@ def _by_composite(
 def transformed() -> bool:
     """Whether `torch.func` transforms or forward-mode differentiation are at work."""
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def _watched() -> bool:
+    """Whether a mode of the dispatcher (a tracer, fake tensors, a counter of operations) has to see each operation."""
+    return torch._C._len_torch_dispatch_stack() > 0 or torch._C._dispatch_tls_is_dispatch_key_included(_PRE_DISPATCH)
 
 
 def _kept_whole(x: Tensor) -> bool:
