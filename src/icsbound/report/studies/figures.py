@@ -79,9 +79,11 @@ def _basis(rows: pd.DataFrame) -> str:
     return f"n = {span('n')}{d}; {listed(estimators, 4)}; {span('seeds')} seeds, Student's t."
 
 
-def _colour(curves: list[str]) -> alt.Color:
+def _colour(curves: list[str], one_view: bool) -> alt.Color:
     scale = alt.Scale(domain=curves, range=[PALETTE[k % len(PALETTE)] for k in range(len(curves))])
-    legend = alt.Legend(orient="top", columns=2, labelLimit=280, symbolType="circle", symbolOpacity=1)
+    # On a phone two columns would be cut off; a chart of several views has no width of its own to ask.
+    columns = alt.ExprRef("width < 420 ? 1 : 2") if one_view else 2
+    legend = alt.Legend(orient="top", columns=columns, labelLimit=280, symbolType="circle", symbolOpacity=1)
     return alt.Color("curve:N", scale=scale, title=None, legend=legend if len(curves) > 1 else None)
 
 
@@ -111,7 +113,7 @@ def _tip(data: pd.DataFrame, *more: str) -> list[alt.Tooltip]:
 
 
 def _lines(panel: Panel, data: pd.DataFrame, curves: list[str]) -> Any:
-    base = alt.Chart().encode(x=_x(panel, data), color=_colour(curves))
+    base = alt.Chart().encode(x=_x(panel, data), color=_colour(curves, not panel.split))
     dash = alt.StrokeDash(
         "line:N", scale=alt.Scale(domain=["prediction", "bound"], range=[[1, 0], [4, 3]]), legend=None
     )
@@ -137,7 +139,7 @@ def _lines(panel: Panel, data: pd.DataFrame, curves: list[str]) -> Any:
 
 def _dots(panel: Panel, data: pd.DataFrame, curves: list[str]) -> Any:
     y = alt.Y("curve:N", title=None, sort=curves)
-    base = alt.Chart().encode(y=y, color=_colour(curves).copy(deep=True))
+    base = alt.Chart().encode(y=y, color=_colour(curves, True))
     base.encoding.color.legend = None
     x = alt.X(
         "mean:Q", title=panel.x, scale=alt.Scale(zero=False, padding=8), axis=alt.Axis(tickCount=5, format=".3~g")
@@ -155,6 +157,6 @@ def _dots(panel: Panel, data: pd.DataFrame, curves: list[str]) -> Any:
 
 
 def _scatter(panel: Panel, data: pd.DataFrame, curves: list[str]) -> Any:
-    base = alt.Chart(TABLE).encode(x=_x(panel, data), color=_colour(curves))
+    base = alt.Chart(TABLE).encode(x=_x(panel, data), color=_colour(curves, True))
     point = base.mark_point(size=70, filled=True, opacity=0.9).encode(y=_y(panel, "mean"), tooltip=_tip(data, "part"))
     return point.properties(width=WIDTH, height=300)
