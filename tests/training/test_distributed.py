@@ -1,5 +1,9 @@
 """Two processes train what one trains, the uneven last batch of each epoch included."""
 
+import contextlib
+import os
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -61,3 +65,49 @@ def test_batch_norm_on_several_cpu_processes_is_refused(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "arm must be another on several CPU processes" in done.stderr
     assert not (tmp_path / "config.json").exists()
+
+
+def launched(*words: str) -> list[str]:
+    """The command line as the README has it: two processes of one `icsbound train`."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return [*torchrun, "-m", "icsbound.cli", "train", "--tracker", "none", "--quiet", *words]
+
+
+def workers(launcher: int) -> list[int]:
+    """The processes that torchrun has started."""
+    children = Path(f"/proc/{launcher}/task/{launcher}/children")
+    return [int(pid) for pid in children.read_text().split()]
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes by /proc")
+@pytest.mark.parametrize("whom", ["the launcher", "one process"])
+def test_a_group_that_is_told_to_end_saves_and_goes_on(tmp_path: Path, whom: str) -> None:
+    words = ("--arm", "unitized", "--model", "resnet8:width=2", "--epochs", "2", "--batch-size", "64", "--threads", "1")
+    common = (*words, "--device", "cpu", "--probe", "16", "--captures", "2", "--checkpoint-every", "20")
+    whole = subprocess.run(launched(*common, "--out", str(tmp_path / "whole")), check=False)
+    assert whole.returncode == 0
+    out = tmp_path / "stopped"
+    with subprocess.Popen(
+        launched(*common, "--out", str(out)),
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONSAFEPATH": "1"},
+    ) as group:
+        while not checkpoint.paths(out / "checkpoints"):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                group.wait(0.05)
+                pytest.fail("it ended before it was told to")
+        os.kill(group.pid if whom == "the launcher" else workers(group.pid)[0], signal.SIGTERM)
+        _, said = group.communicate()
+    # torchrun ends with 1 of its own; what its processes end with stands in its report.
+    assert group.returncode == 1
+    if whom == "one process":
+        assert re.search(r"exitcode\s*: 143", said), said
+    newest = int(checkpoint.paths(out / "checkpoints")[0].stem.removeprefix("step-"))
+    assert 20 <= newest < 126
+    assert loop.finished(out) is None
+    done = subprocess.run(launched("--resume", str(out), "--checkpoint-every", "20"), check=False)
+    assert done.returncode == 0
+    assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert measured(out) == measured(tmp_path / "whole")

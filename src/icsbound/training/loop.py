@@ -120,8 +120,8 @@ def finished(out: str | Path) -> records.ResultRecord | None:
     return result if isinstance(result, records.ResultRecord) else None
 
 
-def _leave(caught: signal.Signals | None, text: str) -> NoReturn:
-    if caught == signal.SIGTERM:
+def _leave(why: int, text: str) -> NoReturn:
+    if why == signal.SIGTERM:
         raise SystemExit(128 + signal.SIGTERM)
     raise KeyboardInterrupt(text)
 
@@ -184,11 +184,11 @@ class _Loop:
                 if ends_epoch:
                     self._end_epoch(epoch, time.perf_counter() - began, self.step - first)
                 self._keep_network()
-                halt = self._agreed(signaled() is not None or stop()) and self.step < session.steps
+                halt = self._agreed(signaled(), stop()) if self.step < session.steps else 0
                 if halt or self._due(checkpoint_every, ends_epoch):
                     self._save()
                 if halt:
-                    self._halt(signaled())
+                    self._halt(halt)
                 self.journal.step(self.step, loss, self.last[1] if self.last else None)
         return self._finish()
 
@@ -280,19 +280,21 @@ class _Loop:
 
     # Stopping.
 
-    def _agreed(self, halt: bool) -> bool:
-        """Whether any process wants to halt, so that all do after the same step."""
-        accelerator = self.session.accelerator
+    def _agreed(self, caught: signal.Signals | None, stop: bool) -> int:
+        """0, or why some process wants to halt, so that all do after the same step and end alike: the number of the
+        signal it caught, 1 where none was.
+        """
+        accelerator, why = self.session.accelerator, int(caught or stop)
         if accelerator.num_processes == 1:
-            return halt
-        return bool(accelerator.reduce(torch.tensor([float(halt)], device=accelerator.device), "sum") > 0)
+            return why
+        return int(accelerator.gather(torch.tensor([why], device=accelerator.device)).max())
 
-    def _halt(self, caught: signal.Signals | None) -> NoReturn:
+    def _halt(self, why: int) -> NoReturn:
         text = f"stopped after step {self.step} of {self.session.steps}; go on with: icsbound train --resume {self.out}"
         text += f" --snapshots {self.snapshots.text}" if self.snapshots.text else ""
-        if caught == signal.SIGTERM:  # a process told to end says so here; Ctrl-C carries the text in its exception
+        if why == signal.SIGTERM:  # a process told to end says so here; Ctrl-C carries the text in its exception
             self.journal.note(self.step, text)
-        _leave(caught, f"{self.config.run} {text}")
+        _leave(why, f"{self.config.run} {text}")
 
     def _diverged(self, what: str, step: int) -> NoReturn:
         layer = self.session.first_bad_layer()
