@@ -53,8 +53,7 @@ def operators_in(program):
     return sum(node.target is OPERATOR for node in program.graph.nodes)
 
 
-@pytest.mark.parametrize("strict", [False, True], ids=["non-strict", "strict"])
-@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize(("strict", "training"), [(True, True), (False, False), (False, True)])
 def test_a_program_equals_the_network_for_other_batch_sizes(strict, training):
     network = Network().train(training)
     program = exported(network, strict)

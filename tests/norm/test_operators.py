@@ -73,7 +73,7 @@ def check_both(args, dy, training):
 @pytest.mark.parametrize("form", INTERPOLATIONS)
 @pytest.mark.parametrize("scope", SCOPES)
 @BOTH_MODES
-def test_contract_in_every_setting(backend, form, scope, training):
+def test_contract_in_every_setting(form, scope, training):
     settings = Settings(interpolation=form, scope=scope, target=2.5, activation="relu", alpha_range=None)
     check_both(*arguments((3, 2, 5), settings, training), training)
 
@@ -85,9 +85,11 @@ def test_contract_in_every_layout(strides, shape):
     check_both(*arguments(shape, Settings(), training, strides=strides), training)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_contract_in_every_dtype(backend, dtype):
-    check_both(*arguments((3, 2, 4, 5), Settings(), True, dtype=dtype, affine=False), True)
+@pytest.mark.parametrize(
+    ("dtype", "scope"), [(torch.float32, "position"), (torch.bfloat16, "sample"), (torch.float16, "batch")], ids=str
+)
+def test_contract_in_every_dtype_and_backend(backend, dtype, scope):
+    check_both(*arguments((3, 2, 4, 5), Settings(scope=scope), True, dtype=dtype, affine=False), True)
 
 
 @pytest.mark.parametrize("scope", SCOPES)
