@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from torch.distributed.run import get_args_parser
 
 from icsbound import __version__, cli
 
@@ -46,6 +47,13 @@ def test_there_are_snippets() -> None:
 @pytest.mark.parametrize("words", [c for c in COMMANDS if c[0] == "icsbound"], ids=" ".join)
 def test_commands_are_understood(words: list[str]) -> None:
     assert isinstance(cli.parser().parse_args(words[1:]), argparse.Namespace)
+
+
+@pytest.mark.parametrize("words", [c for c in COMMANDS if c[0] == "torchrun"], ids=" ".join)
+def test_launches_are_understood(words: list[str]) -> None:
+    launch = get_args_parser().parse_args(words[1:])
+    assert (launch.module, launch.training_script) == (True, "icsbound.cli")
+    assert isinstance(cli.parser().parse_args(launch.training_script_args), argparse.Namespace)
 
 
 @pytest.mark.parametrize("words", [c for c in COMMANDS if c[0] == "make"], ids=" ".join)
