@@ -107,7 +107,7 @@ $(VENV)/triton.stamp: $(VENV)/test.stamp
 
 # The peers of the assignment solver.
 $(VENV)/bench.stamp: $(VENV)/test.stamp
-	$(PIP) laprust
+	$(PIP) laprust lapx
 	touch $@
 
 clean:
