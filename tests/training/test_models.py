@@ -51,6 +51,19 @@ def test_all_arms_begin_at_the_same_weights() -> None:
     assert not torch.equal(other["stem.weight"], states[0]["stem.weight"])
 
 
+@pytest.mark.parametrize("before_norm", [False, True])
+def test_dropout_stands_where_it_is_put(before_norm: bool) -> None:
+    name = f"resnet8:width=4,dropout_before_norm={str(before_norm).lower()}"
+    model = models.build(name, classes=10, channels=1, norm=nn.BatchNorm2d, dropout=0.5)
+    order = []
+    block = model.blocks[0]
+    for part in (block.convs[0], block.norms[1], block.dropout, block.convs[1]):
+        part.register_forward_hook(lambda m, _i, _o: order.append(type(m).__name__))
+    model(torch.randn(2, 1, 8, 8))
+    between = ["Dropout", "BatchNorm2d"] if before_norm else ["BatchNorm2d", "Dropout"]
+    assert order == ["Conv2d", *between, "Conv2d"]
+
+
 def test_initial_weights_have_their_variances() -> None:
     model = models.build("resnet8:width=64", classes=10, channels=3, norm=nn.BatchNorm2d)
     conv = model.blocks[2].convs[1]
@@ -79,7 +92,8 @@ def test_dropout_stands_between_the_convolutions_of_a_block() -> None:
             r"torchvision:NAME, pkg.module:factory, got 'resnet9' \(did you mean 'resnet8'\?\)",
         ),
         ("resnet18:width=3", "the settings of model 'resnet18' must be none, got 'width'"),
-        ("resnet8:depth=3", "a setting of model 'resnet8' must be width, got 'depth'"),
+        ("resnet8:depth=3", "a setting of model 'resnet8' must be width or dropout_before_norm, got 'depth'"),
+        ("resnet8:dropout_before_norm=1", "dropout_before_norm must be true or false, got 1"),
         ("resnet8:width=0", "width must be an integer of at least 1, got 0"),
     ],
 )

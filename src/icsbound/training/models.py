@@ -35,7 +35,15 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, stride: int, norm: Norm, dropout: float = 0.0, *, bottleneck: bool = False
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int,
+        norm: Norm,
+        dropout: float = 0.0,
+        *,
+        dropout_before_norm: bool = False,
+        bottleneck: bool = False,
     ) -> None:
         super().__init__()
         # (channels, kernel, stride) of each convolution; the stride sits on the first 3×3.
@@ -50,6 +58,7 @@ class Block(nn.Module):
             self.convs.append(nn.Conv2d(channels, width, kernel, step, kernel // 2, bias=False))
             channels = width
         self.dropout = nn.Dropout(dropout)
+        self.dropout_before_norm = dropout_before_norm
         plain = inputs == outputs and stride == 1
         self.shortcut: nn.Conv2d | None = None if plain else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
 
@@ -60,8 +69,9 @@ class Block(nn.Module):
         y = x if self.shortcut is None else self.shortcut(h)
         h = self.convs[0](h)
         for norm, conv in zip(list(self.norms)[1:], list(self.convs)[1:], strict=True):
-            # Dropout stands between two convolutions, where its change of variance meets the next layer's statistics.
-            h = conv(self.dropout(F.relu(norm(h))))
+            # Dropout stands between two convolutions. Before the norm its change of variance meets that norm's own
+            # statistics, after it those of the layers behind the convolution; wide networks are built both ways.
+            h = conv(F.relu(norm(self.dropout(h)))) if self.dropout_before_norm else conv(self.dropout(F.relu(norm(h))))
         out: Tensor = y + h
         return out
 
@@ -78,16 +88,18 @@ class PreActResNet(nn.Module):
         channels: int = 3,
         norm: Norm = nn.BatchNorm2d,
         dropout: float = 0.0,
+        dropout_before_norm: bool = False,
         bottleneck: bool = False,
     ) -> None:
         super().__init__()
         self.stem = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         inputs, stages = width, []
+        options = {"dropout_before_norm": dropout_before_norm, "bottleneck": bottleneck}
         for stage in range(3):
             outputs = width * 2**stage * (4 if bottleneck else 1)
             for block in range(blocks):
                 stride = 2 if stage and not block else 1
-                stages.append(Block(inputs, outputs, stride, norm, dropout, bottleneck=bottleneck))
+                stages.append(Block(inputs, outputs, stride, norm, dropout, **options))
                 inputs = outputs
         self.blocks = nn.Sequential(*stages)
         self.norm = norm(inputs)
@@ -120,7 +132,8 @@ def initialize(model: nn.Module, seed: int) -> nn.Module:
 
 
 def build(name: str, *, classes: int, channels: int, norm: Norm, seed: int = 0, dropout: float = 0.0) -> nn.Module:
-    """The network of this project called `name`: one of `NETWORKS`, those for small images also with ``:width=W``.
+    """The network of this project called `name`: one of `NETWORKS`, those for small images also with ``:width=W`` (16
+    without) and ``dropout_before_norm=true``: dropout stands before the inner norms instead of after their ReLU.
 
     Two calls that differ in `norm` alone return equal convolutions and linear weights. The global random state is
     left as it was.
@@ -132,15 +145,25 @@ def build(name: str, *, classes: int, channels: int, norm: Norm, seed: int = 0, 
     for key in settings:
         if base not in SMALL:
             fail(f"the settings of model {base!r}", "be none", key)
-        if key != "width":
-            fail(f"a setting of model {base!r}", "be width", key)
+        if key not in ("width", "dropout_before_norm"):
+            fail(f"a setting of model {base!r}", "be width or dropout_before_norm", key)
     model: nn.Module
     with torch.random.fork_rng(devices=[]):
         if base in SMALL:
             width = positive_int("width", settings.get("width", 16))
             blocks, bottleneck = SMALL[base]
+            before_norm = settings.get("dropout_before_norm", False)
+            if not isinstance(before_norm, bool):
+                fail("dropout_before_norm", "be true or false", before_norm)
             model = PreActResNet(
-                blocks, width, classes, channels=channels, norm=norm, dropout=dropout, bottleneck=bottleneck
+                blocks,
+                width,
+                classes,
+                channels=channels,
+                norm=norm,
+                dropout=dropout,
+                dropout_before_norm=before_norm,
+                bottleneck=bottleneck,
             )
         else:
             stages, bottleneck = resnet.NETWORKS[base]
