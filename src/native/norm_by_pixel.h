@@ -16,8 +16,9 @@ struct Channels {  // one channel's numbers, for the layout whose vectors run ov
 };
 
 // Layout "pixels": vectors over channels, pixel by pixel.
-template <class T, class A>
+template <class A>
 struct PixelMajor {
+  static constexpr bool ROWWISE = false;
   const Problem& p;
   Saved<A> saved;
   const int64_t C = p.channels, pixels = p.samples * p.positions;
@@ -27,6 +28,7 @@ struct PixelMajor {
     return n < 1 ? 1 : n > MOST_PARTS ? MOST_PARTS : n;
   }
   int64_t begin(int64_t part) const { return pixels * part / parts(); }
+  int64_t window() const { return TILE * C; }
 
   // Calls f(at, P) for tiles of P = TILE pixels, then for P = 1, known at compile time. A tile stays in the first-level
   // cache from one sweep to the next; a sweep holds the numbers of a strip of channels in registers while it goes
@@ -40,113 +42,123 @@ struct PixelMajor {
   }
 
   template <class Form>
-  void forward(Form form, int64_t from, int64_t to) const {
+  void forward(Form form, const Windows<A>& on, int64_t from, int64_t to) const {
     const Saved<A> s = saved;  // local, so that no store is taken to change it
     const A floor = floor_of<A>(p), w = A(p.per_kappa);
     over_tiles(from, to, [&](int64_t at, auto size) {
       constexpr int64_t P = decltype(size)::value;
-      const T* x = static_cast<const T*>(p.x) + at * C;
-      T* y = static_cast<T*>(p.out) + at * C;
+      const A* x = on.x(at * C, P * C);
       V<A> squares[P] = {};
       sweep<A>(C, [&](auto v, int64_t c) {
         const V<A> K = v.load(s.pivot + c), m = v.load(s.mean + c), r = v.load(s.r + c);
 #pragma GCC unroll 8
         for (int64_t i = 0; i < P; ++i) {
-          const V<A> d = v.keep(r * ((v.load(x + i * C + c) - K) - m));
+          const V<A> d = r * ((v.load(x + i * C + c) - K) - m);
           squares[i] += d * d;
         }
       });
       A t[P];
+#pragma GCC unroll 8
       for (int64_t i = 0; i < P; ++i) {
         const A nu = s.nu[at + i] = relative_norm(w * sum<A>(squares[i]), p);
         t[i] = form.t(nu);
       }
-      sweep<A>(C, [&](auto v, int64_t c) {
-        const V<A> K = v.load(s.pivot + c), m = v.load(s.mean + c), gr = v.load(s.gr + c);
-        const V<A> alpha = v.load(s.alpha + c), beta = v.load(s.beta + c);
+      on.out(at * C, P * C, C, [&](A* y, auto lanes) {
+        sweep<A, decltype(lanes)>(C, [&](auto v, int64_t c) {
+          const V<A> K = v.load(s.pivot + c), m = v.load(s.mean + c), gr = v.load(s.gr + c);
+          const V<A> alpha = v.load(s.alpha + c), beta = v.load(s.beta + c);
 #pragma GCC unroll 1
-        for (int64_t i = 0; i < P; ++i) {
-          const V<A> centred = (v.load(x + i * C + c) - K) - m;
-          v.store(y + i * C + c, raised<A>(gr * form.k(t[i], alpha) * centred + beta, floor));
-        }
+          for (int64_t i = 0; i < P; ++i) {
+            const V<A> centred = (v.load(x + i * C + c) - K) - m;
+            v.store(y + i * C + c, raised<A>(gr * form.k(t[i], alpha) * centred + beta, floor));
+          }
+        });
       });
     });
   }
 
   // Adds to sums (6×C) those of a run of pixels, and sets their e.
-  template <bool Relu, class Form>
-  void dots(Form form, int64_t from, int64_t to, A* e, A* sums) const {
+  template <class Form>
+  void dots(Form form, const Windows<A>& on, int64_t from, int64_t to, A* e, A* sums) const {
     const Saved<A> s = saved;
-    Scratch<A> ks(TILE * C);
-    A* k = ks.get();
+    const A floor = floor_of<A>(p);
+    const auto add = [&](auto v, A* to, V<A> z) { v.store(to, v.load(to) + z); };
     over_tiles(from, to, [&](int64_t at, auto size) {
       constexpr int64_t P = decltype(size)::value;
-      const T *x = static_cast<const T*>(p.x) + at * C, *dy = static_cast<const T*>(p.dy) + at * C;
+      const A *x = on.x(at * C, P * C), *dy = on.dy(at * C, P * C);
       Norm<A> norm[P];
       V<A> total[P] = {};
+#pragma GCC unroll 8
       for (int64_t i = 0; i < P; ++i) norm[i] = norm_of(form, s.nu[at + i], p);
       sweep<A>(C, [&](auto v, int64_t c) {
         const V<A> K = v.load(s.pivot + c), m = v.load(s.mean + c), gr = v.load(s.gr + c);
-        const V<A> alpha = v.load(s.alpha + c), beta = v.load(s.beta + c), scale = v.keep(gr * alpha);
+        const V<A> alpha = v.load(s.alpha + c), beta = v.load(s.beta + c), scale = gr * alpha;
+        V<A> z[4] = {};
 #pragma GCC unroll 8
         for (int64_t i = 0; i < P; ++i) {
-          const V<A> centred = (v.load(x + i * C + c) - K) - m, kc = form.k(norm[i].t, alpha);
-          v.store(k + i * C + c, kc);
-          const V<A> g = passed<Relu, A>(v.load(dy + i * C + c), gr * kc * centred + beta), gc = g * centred;
-          total[i] += v.keep(scale * form.p_times(kc, gc, kc * gc));
-        }
-      });
-      A ee[P];
-      for (int64_t i = 0; i < P; ++i) e[at + i] = ee[i] = norm[i].by_n2 * sum<A>(total[i]);
-      sweep<A>(C, [&](auto v, int64_t c) {
-        const V<A> K = v.load(s.pivot + c), m = v.load(s.mean + c), gr = v.load(s.gr + c), beta = v.load(s.beta + c);
-        V<A> z[SUMS] = {};
-#pragma GCC unroll 8
-        for (int64_t i = 0; i < P; ++i) {
-          const V<A> centred = (v.load(x + i * C + c) - K) - m, kc = v.load(k + i * C + c);
-          const V<A> g = passed<Relu, A>(v.load(dy + i * C + c), gr * kc * centred + beta);
-          const V<A> kg = kc * g, kgc = kg * centred, ex = ee[i] * centred;
+          const V<A> centred = (v.load(x + i * C + c) - K) - m, k = form.k(norm[i].t, alpha);
+          const V<A> g = passed<A>(v.load(dy + i * C + c), gr * k * centred + beta, floor);
+          const V<A> kg = k * g, kgc = kg * centred, pgc = form.p_times(k, g * centred, kgc);
+          total[i] += scale * pgc;
           z[0] += kgc;
-          z[1] += norm[i].by_alpha * form.p_times(kc, g * centred, kgc);
+          z[1] += norm[i].by_alpha * pgc;
           z[2] += g;
           z[3] += kg;
-          z[4] += ex * centred;
-          z[5] += ex;
         }
         z[3] *= gr;
-        for (int j = 0; j < SUMS; ++j) v.store(sums + j * C + c, v.load(sums + j * C + c) + v.keep(z[j]));
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) add(v, sums + j * C + c, z[j]);
+      });
+      A ee[P];
+#pragma GCC unroll 8
+      for (int64_t i = 0; i < P; ++i) e[at + i] = ee[i] = norm[i].by_n2 * sum<A>(total[i]);
+      if (!p.training) return;  // the other sums are for the statistics
+      sweep<A>(C, [&](auto v, int64_t c) {
+        const V<A> K = v.load(s.pivot + c), m = v.load(s.mean + c);
+        V<A> z[2] = {};
+#pragma GCC unroll 8
+        for (int64_t i = 0; i < P; ++i) {
+          const V<A> centred = (v.load(x + i * C + c) - K) - m, ex = ee[i] * centred;
+          z[0] += ex * centred;
+          z[1] += ex;
+        }
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; ++j) add(v, sums + (4 + j) * C + c, z[j]);
       });
     });
   }
 
   template <class Form>
-  void gradient(Form form, int64_t from, int64_t to, const Work<A> w) const {
+  void gradient(Form form, const Windows<A>& on, int64_t from, int64_t to, const Work<A> w) const {
     const Saved<A> s = saved;
     const A floor = floor_of<A>(p);
     over_tiles(from, to, [&](int64_t at, auto size) {
       constexpr int64_t P = decltype(size)::value;
-      const T *x = static_cast<const T*>(p.x) + at * C, *dy = static_cast<const T*>(p.dy) + at * C;
-      T* dx = static_cast<T*>(p.out) + at * C;
+      const A *x = on.x(at * C, P * C), *dy = on.dy(at * C, P * C);
       A t[P], e[P];
+#pragma GCC unroll 8
       for (int64_t i = 0; i < P; ++i) t[i] = form.t(s.nu[at + i]), e[i] = w.e[at + i];
-      sweep<A>(C, [&](auto v, int64_t c) {
-        const V<A> K = v.load(s.pivot + c), m = v.load(s.mean + c), gr = v.load(s.gr + c);
-        const V<A> alpha = v.load(s.alpha + c), beta = v.load(s.beta + c);
-        const V<A> b0 = v.load(w.b0 + c), b1 = v.load(w.b1 + c), shift = v.load(w.shift + c);
+      on.out(at * C, P * C, C, [&](A* dx, auto lanes) {
+        sweep<A, decltype(lanes)>(C, [&](auto v, int64_t c) {
+          const V<A> K = v.load(s.pivot + c), m = v.load(s.mean + c), gr = v.load(s.gr + c);
+          const V<A> alpha = v.load(s.alpha + c), beta = v.load(s.beta + c);
+          const V<A> b0 = v.load(w.b0 + c), b1 = v.load(w.b1 + c), shift = v.load(w.shift + c);
 #pragma GCC unroll 1
-        for (int64_t i = 0; i < P; ++i) {
-          const V<A> centred = (v.load(x + i * C + c) - K) - m, a = gr * form.k(t[i], alpha);
-          const V<A> g = passed<A>(v.load(dy + i * C + c), a * centred + beta, floor);
-          v.store(dx + i * C + c, a * g + ((b0 + e[i] * b1) * centred + shift));
-        }
+          for (int64_t i = 0; i < P; ++i) {
+            const V<A> centred = (v.load(x + i * C + c) - K) - m, a = gr * form.k(t[i], alpha);
+            const V<A> g = passed<A>(v.load(dy + i * C + c), a * centred + beta, floor);
+            v.store(dx + i * C + c, a * g + ((b0 + e[i] * b1) * centred + shift));
+          }
+        });
       });
     });
   }
 };
 
 // Layout "rows": vectors over positions, block by block of at most BLOCK positions of one sample.
-template <class T, class A>
+template <class A>
 struct RowMajor {
+  static constexpr bool ROWWISE = true;
   static constexpr int64_t BLOCK = 256;
   const Problem& p;
   Saved<A> saved;
@@ -157,6 +169,7 @@ struct RowMajor {
     return n > MOST_PARTS ? MOST_PARTS : n;
   }
   int64_t begin(int64_t part) const { return p.samples * blocks * part / parts(); }
+  int64_t window() const { return BLOCK; }
 
   struct Place {
     int64_t at, pixel, size;  // element of channel 0, index of the first pixel, number of pixels
@@ -167,19 +180,17 @@ struct RowMajor {
   }
 
   template <class Form>
-  void forward(Form form, int64_t from, int64_t to) const {
+  void forward(Form form, const Windows<A>& on, int64_t from, int64_t to) const {
     const Saved<A> s = saved;  // local, so that no store is taken to change it
     const A floor = floor_of<A>(p);
     const A w = A(p.per_kappa);
     for (int64_t block = from; block < to; ++block) {
       const Place b = place(block);
-      const T* x = static_cast<const T*>(p.x) + b.at;
-      T* y = static_cast<T*>(p.out) + b.at;
       A t[BLOCK] = {};
       for (int64_t c = 0; c < C; ++c) {
-        const A pivot = s.pivot[c], mean = s.mean[c], r = s.r[c];
+        const A *x = on.x(b.at + c * L, b.size), pivot = s.pivot[c], mean = s.mean[c], r = s.r[c];
         sweep<A>(b.size, [&](auto v, int64_t i) {
-          const V<A> d = v.keep(r * ((v.load(x + c * L + i) - pivot) - mean));
+          const V<A> d = r * ((v.load(x + i) - pivot) - mean);
           v.store(t + i, v.load(t + i) + d * d);
         });
       }
@@ -190,81 +201,85 @@ struct RowMajor {
       for (int64_t c = 0; c < C; ++c) {
         const Channels<A> ch(s, c);
         const V<A> alpha = all<A>(ch.alpha);
-        sweep<A>(b.size, [&](auto v, int64_t i) {
-          const V<A> centred = (v.load(x + c * L + i) - ch.pivot) - ch.mean;
-          const V<A> a = ch.gr * form.k(v.load(t + i), alpha);
-          v.store(y + c * L + i, raised<A>(a * centred + ch.beta, floor));
+        const A* x = on.x(b.at + c * L, b.size);
+        on.out(b.at + c * L, b.size, 0, [&](A* y, auto lanes) {
+          sweep<A, decltype(lanes)>(b.size, [&](auto v, int64_t i) {
+            const V<A> centred = (v.load(x + i) - ch.pivot) - ch.mean;
+            const V<A> a = ch.gr * form.k(v.load(t + i), alpha);
+            v.store(y + i, raised<A>(a * centred + ch.beta, floor));
+          });
         });
-      }
-    }
-  }
-
-  template <bool Relu, class Form>
-  void dots(Form form, int64_t from, int64_t to, A* e, A* sums) const {
-    const Saved<A> s = saved;  // local, so that no store is taken to change it
-    for (int64_t block = from; block < to; ++block) {
-      const Place b = place(block);
-      const T *x = static_cast<const T*>(p.x) + b.at, *dy = static_cast<const T*>(p.dy) + b.at;
-      A t[BLOCK], by_alpha[BLOCK], by_n2[BLOCK], total[BLOCK] = {};
-      for (int64_t i = 0; i < b.size; ++i) {
-        const Norm<A> norm = norm_of(form, s.nu[b.pixel + i], p);
-        t[i] = norm.t, by_alpha[i] = norm.by_alpha, by_n2[i] = norm.by_n2;
-      }
-      const auto loaded = [&](auto v, const Channels<A>& ch, int64_t at, int64_t i, V<A>& centred, V<A>& k) {
-        centred = (v.load(x + at + i) - ch.pivot) - ch.mean;
-        k = form.k(v.load(t + i), all<A>(ch.alpha));
-        return passed<Relu, A>(v.load(dy + at + i), ch.gr * k * centred + ch.beta);
-      };
-      for (int64_t c = 0; c < C; ++c) {
-        const Channels<A> ch(s, c);
-        const A scale = ch.gr * ch.alpha;
-        sweep<A>(b.size, [&](auto v, int64_t i) {
-          V<A> centred, k;
-          const V<A> g = loaded(v, ch, c * L, i, centred, k);
-          v.store(total + i, v.load(total + i) + v.keep(scale * form.p_times(k, g * centred, k * (g * centred))));
-        });
-      }
-      A* eb = e + b.pixel;
-      for (int64_t i = 0; i < b.size; ++i) eb[i] = by_n2[i] * total[i];
-      for (int64_t c = 0; c < C; ++c) {
-        const Channels<A> ch(s, c);
-        V<A> z[SUMS] = {};
-        sweep<A>(b.size, [&](auto v, int64_t i) {
-          V<A> centred, k;
-          const V<A> g = loaded(v, ch, c * L, i, centred, k);
-          const V<A> kg = k * g, kgc = kg * centred, ex = v.load(eb + i) * centred;
-          z[0] += v.keep(kgc);
-          z[1] += v.keep(v.load(by_alpha + i) * form.p_times(k, g * centred, kgc));
-          z[2] += v.keep(g);
-          z[3] += v.keep(ch.gr * kg);
-          z[4] += v.keep(ex * centred);
-          z[5] += v.keep(ex);
-        });
-        for (int j = 0; j < SUMS; ++j) sums[j * C + c] += sum<A>(z[j]);
       }
     }
   }
 
   template <class Form>
-  void gradient(Form form, int64_t from, int64_t to, const Work<A> w) const {
+  void dots(Form form, const Windows<A>& on, int64_t from, int64_t to, A* e, A* sums) const {
     const Saved<A> s = saved;  // local, so that no store is taken to change it
     const A floor = floor_of<A>(p);
     for (int64_t block = from; block < to; ++block) {
       const Place b = place(block);
-      const T *x = static_cast<const T*>(p.x) + b.at, *dy = static_cast<const T*>(p.dy) + b.at;
-      T* dx = static_cast<T*>(p.out) + b.at;
+      A t[BLOCK], by_alpha[BLOCK], by_n2[BLOCK], total[BLOCK] = {};
+      for (int64_t i = 0; i < b.size; ++i) {
+        const Norm<A> norm = norm_of(form, s.nu[b.pixel + i], p);
+        t[i] = norm.t, by_alpha[i] = norm.by_alpha, by_n2[i] = norm.by_n2;
+      }
+      for (int64_t c = 0; c < C; ++c) {
+        const Channels<A> ch(s, c);
+        const A scale = ch.gr * ch.alpha;
+        const A *x = on.x(b.at + c * L, b.size), *dy = on.dy(b.at + c * L, b.size);
+        V<A> z[4] = {};
+        sweep<A>(b.size, [&](auto v, int64_t i) {
+          const V<A> centred = (v.load(x + i) - ch.pivot) - ch.mean, k = form.k(v.load(t + i), all<A>(ch.alpha));
+          const V<A> g = passed<A>(v.load(dy + i), ch.gr * k * centred + ch.beta, floor);
+          const V<A> kg = k * g, kgc = kg * centred, pgc = form.p_times(k, g * centred, kgc);
+          v.store(total + i, v.load(total + i) + scale * pgc);
+          z[0] += v.keep(kgc);
+          z[1] += v.load(by_alpha + i) * v.keep(pgc);
+          z[2] += g;
+          z[3] += v.keep(kg);
+        });
+        z[3] *= ch.gr;
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) sums[j * C + c] += sum<A>(z[j]);
+      }
+      A* eb = e + b.pixel;
+      for (int64_t i = 0; i < b.size; ++i) eb[i] = by_n2[i] * total[i];
+      for (int64_t c = 0; c < (p.training ? C : 0); ++c) {  // the other sums are for the statistics
+        const A *x = on.x(b.at + c * L, b.size), pivot = s.pivot[c], mean = s.mean[c];
+        V<A> z[2] = {};
+        sweep<A>(b.size, [&](auto v, int64_t i) {
+          const V<A> centred = (v.load(x + i) - pivot) - mean, ex = v.load(eb + i) * centred;
+          z[0] += ex * centred;
+          z[1] += ex;
+        });
+#pragma GCC unroll 2
+        for (int j = 0; j < 2; ++j) sums[(4 + j) * C + c] += sum<A>(z[j]);
+      }
+    }
+  }
+
+  template <class Form>
+  void gradient(Form form, const Windows<A>& on, int64_t from, int64_t to, const Work<A> w) const {
+    const Saved<A> s = saved;  // local, so that no store is taken to change it
+    const A floor = floor_of<A>(p);
+    for (int64_t block = from; block < to; ++block) {
+      const Place b = place(block);
       A t[BLOCK];
       for (int64_t i = 0; i < b.size; ++i) t[i] = form.t(s.nu[b.pixel + i]);
       for (int64_t c = 0; c < C; ++c) {
         const Channels<A> ch(s, c);
         const A b0 = w.b0[c], b1 = w.b1[c], shift = w.shift[c];
         const V<A> alpha = all<A>(ch.alpha);
-        sweep<A>(b.size, [&](auto v, int64_t i) {
-          const V<A> centred = (v.load(x + c * L + i) - ch.pivot) - ch.mean;
-          const V<A> a = ch.gr * form.k(v.load(t + i), alpha);
-          const V<A> g = passed<A>(v.load(dy + c * L + i), a * centred + ch.beta, floor);
-          const V<A> be = b0 + b1 * v.load(w.e + b.pixel + i);
-          v.store(dx + c * L + i, a * g + (be * centred + shift));
+        const A *x = on.x(b.at + c * L, b.size), *dy = on.dy(b.at + c * L, b.size);
+        on.out(b.at + c * L, b.size, 0, [&](A* dx, auto lanes) {
+          sweep<A, decltype(lanes)>(b.size, [&](auto v, int64_t i) {
+            const V<A> centred = (v.load(x + i) - ch.pivot) - ch.mean;
+            const V<A> a = ch.gr * form.k(v.load(t + i), alpha);
+            const V<A> g = passed<A>(v.load(dy + i), a * centred + ch.beta, floor);
+            const V<A> be = b0 + b1 * v.load(w.e + b.pixel + i);
+            v.store(dx + i, a * g + (be * centred + shift));
+          });
         });
       }
     }

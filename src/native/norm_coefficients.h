@@ -16,6 +16,11 @@ struct Saved {
     beta = p + 5 * C, nu = p + 6 * C;
     d = nu + N, q = d + N * C, a = q + N * C;
   }
+  Saved with_moments(A* means, A* squares) const {  // by row, elsewhere
+    Saved other = *this;
+    other.d = means, other.q = squares;
+    return other;
+  }
 };
 
 // The memory that one backward needs: 9 C numbers, e by sample or by pixel, then by rows 2 N C.
@@ -52,7 +57,7 @@ INLINE A relative_norm(A n2, const Problem& p) {
 struct Harmonic {
   template <class A>
   static INLINE A t(A nu) {
-    return nu;
+    return nu < A(1e30) ? nu : A(1e30);  // k stays finite, and 0 for all that it is worth
   }
   template <class A, class X>
   static INLINE X k(A t, X alpha) {
@@ -64,7 +69,7 @@ struct Harmonic {
   }
   template <class A>
   static INLINE Norm<A> norm(A nu) {
-    return {nu, 1 - nu, A(-0.5) / nu};
+    return {t(nu), 1 - nu, A(-0.5) / nu};
   }
 };
 
@@ -118,10 +123,13 @@ INLINE void with_form(const Problem& p, F f) {
 
 constexpr int64_t STRIP = 64;  // channels that a column of sums is taken over at a time
 
-// Mean and biased variance of every channel from G groups of `size(g)` values with means m and squared deviations M2
-// (G×C each): the groups' own spread and that of their means (Chan's merge). Written to saved.mean and saved.r.
-template <class A, class Size>
-void merge_groups(const Problem& p, int64_t G, const A* m, const A* M2, Size size, const Saved<A>& s) {
+// Mean and biased variance of every channel from G groups with means m and squared deviations M2 (G×C each), into which
+// its N·L values are cut evenly: the groups' own spread and that of their means (Chan's merge). Written to saved.mean and
+// saved.r.
+template <class A>
+void merge_groups(const Problem& p, int64_t G, const A* m, const A* M2, const Saved<A>& s) {
+  const int64_t values = p.samples * p.positions;
+  const auto size = [=](int64_t g) { return values * (g + 1) / G - values * g / G; };
   const int64_t C = p.channels, strips = (C + STRIP - 1) / STRIP;
   in_parallel(p, strips, 1 + 16384 / (STRIP * (G + 1)), [&](int64_t begin, int64_t end) {
     for (int64_t strip = begin; strip < end; ++strip) {
@@ -229,6 +237,16 @@ void forward_coefficients(const Problem& p, const Saved<A>& s) {
       sample_coefficients(p, p.scope == BATCH ? shared : A(p.per_kappa) * total, s.nu + n, s.a + n * C, s);
     }
   });
+}
+
+// Moves the pivots to the means, of which what rounding leaves is kept: x - K is x̂ but for that, and exact about there.
+template <class A>
+void centre_pivots(const Problem& p, const Saved<A>& s) {
+  for (int64_t c = 0; c < p.channels; ++c) {
+    const A before = s.pivot[c];
+    s.pivot[c] = before + s.mean[c];
+    s.mean[c] = (before - s.pivot[c]) + s.mean[c];
+  }
 }
 
 // Row dots (w.row_s0, w.row_s1) to e and the sums over the batch.

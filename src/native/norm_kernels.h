@@ -4,9 +4,11 @@
 #include <cstdlib>
 #include <limits>
 #include <type_traits>
+#include <utility>
 
 #include "norm.h"
 #include "norm_simd.h"
+#include "norm_window.h"
 #include "norm_coefficients.h"
 #include "norm_rows.h"
 #include "norm_pixels.h"
@@ -19,24 +21,31 @@ template <class T, class A>
 struct ByRow {
   const Problem& p;
   const int64_t N = p.samples, C = p.channels, L = p.positions;
-  Saved<A> s{p.saved, N, C};
+  const Saved<A> s;
   const T *x = static_cast<const T*>(p.x), *dy = static_cast<const T*>(p.dy);
   T* out = static_cast<T*>(p.out);
   const bool rows = p.layout == ROWS;
   const A floor = floor_of<A>(p);
 
+  explicit ByRow(const Problem& problem) : ByRow(problem, {problem.saved, problem.samples, problem.channels}) {}
+  ByRow(const Problem& problem, const Saved<A>& saved) : p(problem), s(saved) {}
+
   // Work goes by row in layout "rows". In layout "pixels" it goes by segment of a sample, so that a small batch of
-  // large images keeps every thread at work; the cut depends on the shape alone.
+  // large images keeps every thread at work, and sums stay short; the cut depends on the shape alone.
   const int64_t segments = segments_of(N, L);
   static int64_t segments_of(int64_t N, int64_t L) {
-    const int64_t wanted = (32 + N - 1) / N, most = L / 64;
+    const int64_t few = (32 + N - 1) / N, wanted = few > L / 2048 ? few : L / 2048, most = L / 64;
     return most < 1 ? 1 : wanted < most ? wanted : most;
   }
+  const int64_t R = rows ? 1 : repeats<A>(C, L / segments);  // see norm_pixels.h
+
   int64_t cut(int64_t segment) const { return L * segment / segments; }
   int64_t row_grain() const { return 1 + 16384 / L; }
-  // Calls f(row, n, c) for rows begin to end of N·C; backwards with `step` -1.
+  int64_t pixel_grain() const { return 1 + 16384 * segments / (L * C); }
+
+  // Calls f(row, n, c) for rows begin to end of N·C, sample n and channel c; backwards with `step` -1.
   template <class F>
-  void over_rows(int64_t begin, int64_t end, int step, F f) const {
+  INLINE void over_rows(int64_t begin, int64_t end, int step, F f) const {
     int64_t i = step > 0 ? begin : end - 1, n = i / C, c = i % C;
     for (int64_t left = end - begin; left > 0; --left, i += step) {
       f(i, n, c);
@@ -45,37 +54,54 @@ struct ByRow {
       if (c < 0) c = C - 1, --n;
     }
   }
-  int64_t pixel_grain() const { return 1 + 16384 * segments / (L * C); }
-
-  void pivots() const {
-    for (int64_t c = 0; c < C; ++c) {
-      alignas(64) A first[W<A>];
-      store(first, Tail<A>(1, 0).load(x + (rows ? c * L : c)));
-      s.pivot[c] = first[0];
+  // Calls f(row, c, k) for W rows at a time, k counting them, and then `then(row, W or fewer)`.
+  template <class F, class G>
+  INLINE void by_vectors(int64_t begin, int64_t end, F f, G then) const {
+    for (int64_t first = begin; first < end; first += W<A>) {
+      const int64_t last = end - first < W<A> ? end : first + W<A>;
+      over_rows(first, last, 1, [&](int64_t i, int64_t, int64_t c) { f(i, c, i - first); });
+      then(first, last - first);
+    }
+  }
+  // Calls f(piece, n, from, to) for segments begin to end of N·segments; backwards if asked.
+  template <class F>
+  INLINE void over_segments(int64_t begin, int64_t end, bool backwards, F f) const {
+    for (int64_t k = 0; k < end - begin; ++k) {
+      const int64_t i = backwards ? end - 1 - k : begin + k;
+      f(i, i / segments, cut(i % segments), cut(i % segments + 1));
     }
   }
 
-  void moments() const {
-    if (rows)
-      return in_parallel(p, N * C, row_grain(), [&](int64_t begin, int64_t end) {
-        over_rows(begin, end, 1, [&](int64_t i, int64_t, int64_t c) {
-          row_moments(x + i * L, L, s.pivot[c], s.d + i, s.q + i);
+  void pivots() const {
+    for (int64_t c = 0; c < C; ++c) s.pivot[c] = one<A>(x[rows ? c * L : c]);
+  }
+
+  void moments_of_rows() const {
+    in_parallel(p, N * C, row_grain(), [&](int64_t begin, int64_t end) {
+      if (L > SHORT)
+        return over_rows(begin, end, 1, [&](int64_t i, int64_t, int64_t c) {
+          for (int64_t from = 0; from < L; from += PIECE)
+            piece_moments(x + i * L + from, L - from < PIECE ? L - from : PIECE, from, s.pivot[c], s.d + i, s.q + i);
         });
-      });
-    if (segments == 1)
-      return in_parallel(p, N, pixel_grain(), [&](int64_t begin, int64_t end) {
-        for (int64_t n = begin; n < end; ++n) pixel_moments(x + n * L * C, L, C, s.pivot, s.d + n * C, s.q + n * C);
-      });
-    const int64_t S = segments;
-    Scratch<A> parts(2 * N * S * C);
-    A *m = parts.get(), *M2 = m + N * S * C;
-    in_parallel(p, N * S, pixel_grain(), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t n = i / S, from = cut(i % S), to = cut(i % S + 1);
-        pixel_moments(x + (n * L + from) * C, to - from, C, s.pivot, m + i * C, M2 + i * C);
-      }
+      alignas(64) A pivot[W<A>] = {};
+      by_vectors(
+          begin, end, [&](int64_t, int64_t c, int64_t k) { pivot[k] = s.pivot[c]; },
+          [&](int64_t i, int64_t count) { rows_moments(x + i * L, count, L, pivot, s.d + i, s.q + i); });
     });
-    for (int64_t n = 0; n < N; ++n) {  // Chan's merge of the segments of a sample
+  }
+
+  void moments() const {
+    if (rows) return moments_of_rows();
+    const int64_t S = segments;
+    Scratch<A> parts(S > 1 ? 2 * N * S * C : 0);
+    A *m = S > 1 ? parts.get() : s.d, *M2 = S > 1 ? m + N * S * C : s.q;
+    in_parallel(p, N * S, pixel_grain(), [&](int64_t begin, int64_t end) {
+      Scratch<A> work(3 * R * C);
+      over_segments(begin, end, false, [&](int64_t i, int64_t n, int64_t from, int64_t to) {
+        pixel_moments(x + (n * L + from) * C, to - from, C, R, s.pivot, m + i * C, M2 + i * C, work.get());
+      });
+    });
+    for (int64_t n = 0; n < (S > 1 ? N : 0); ++n) {  // Chan's merge of the segments of a sample
       A *d = s.d + n * C, *q = s.q + n * C;
       for (int64_t j = 0; j < S; ++j) {
         const A *mj = m + (n * S + j) * C, *Mj = M2 + (n * S + j) * C;
@@ -89,31 +115,86 @@ struct ByRow {
     }
   }
 
+  // y = a (x - K) + b with b = β - a μ; dx = a dy + slope (x - K) + shift. In layout "pixels" the coefficients of one
+  // sample after another, by repeated channel.
+  struct Map {
+    const ByRow& of;
+    const int64_t C = of.C, R = of.R;
+    Scratch<A> memory{5 * R * C};
+    A *pivot = memory.get(), *a = pivot + R * C, *b = a + R * C, *slope = b + R * C, *shift = slope + R * C;
+    int64_t sample = -1;
+
+    explicit Map(const ByRow& r) : of(r) {
+      for (int64_t c = 0; c < C; ++c) pivot[c] = of.s.pivot[c];
+      repeat(pivot, C, R);
+    }
+    void of_sample(int64_t n) {
+      if (n == sample) return;
+      sample = n;
+      const Saved<A> s = of.s;
+      const A* an = s.a + n * C;
+#pragma omp simd
+      for (int64_t c = 0; c < C; ++c) a[c] = an[c], b[c] = s.beta[c] - an[c] * s.mean[c];
+      repeat(a, C, R), repeat(b, C, R);
+    }
+    void of_sample(int64_t n, const Work<A> w) {
+      if (n == sample) return;
+      of_sample(n);
+      const A *mean = of.s.mean, e = w.e[n];
+#pragma omp simd
+      for (int64_t c = 0; c < C; ++c) {
+        const A slope_c = w.b0[c] + w.b1[c] * e;
+        slope[c] = slope_c, shift[c] = w.shift[c] - slope_c * mean[c];
+      }
+      repeat(slope, C, R), repeat(shift, C, R);
+    }
+  };
+
   // The second look at x goes backwards: what the first saw last is still in cache.
-  void affine_rows(int64_t begin, int64_t end) const {
+  void affine_rows(int64_t begin, int64_t end, const Stream<T>& stream) const {
     over_rows(begin, end, -1, [&](int64_t i, int64_t, int64_t c) {
-      row_affine(x + i * L, out + i * L, L, s.pivot[c], s.mean[c], s.a[i], s.beta[c], floor);
+      const A a = s.a[i], b = s.beta[c] - a * s.mean[c];
+      stream.template choose<A>(out + i * L, 0, [&](auto lanes) {
+        row_affine<decltype(lanes)>(x + i * L, out + i * L, L, s.pivot[c], a, b, floor);
+      });
     });
   }
-  void affine_pixels(int64_t n, int64_t from, int64_t to) const {
-    const int64_t at = (n * L + from) * C;
-    pixel_affine(x + at, out + at, to - from, C, s.pivot, s.mean, s.a + n * C, s.beta, floor);
+  void affine_pixels(int64_t n, int64_t from, int64_t to, const Stream<T>& stream, Map& map) const {
+    map.of_sample(n);
+    over_runs(to - from, C, R, [&](int64_t first, int64_t count, int64_t channels) {
+      const int64_t at = (n * L + from + first) * C;
+      stream.template choose<A>(out + at, channels, [&](auto lanes) {
+        pixel_affine<decltype(lanes)>(x + at, out + at, count, channels, map.pivot, map.a, map.b, floor);
+      });
+    });
   }
 
   void affine() const {
-    if (rows) return in_parallel(p, N * C, row_grain(), [&](int64_t begin, int64_t end) { affine_rows(begin, end); });
+    if (rows)
+      return in_parallel(p, N * C, row_grain(), [&](int64_t begin, int64_t end) {
+        affine_rows(begin, end, Stream<T>(p));
+      });
     in_parallel(p, N * segments, pixel_grain(), [&](int64_t begin, int64_t end) {
-      for (int64_t i = end; i-- > begin;) affine_pixels(i / segments, cut(i % segments), cut(i % segments + 1));
+      const Stream<T> stream(p);
+      Map map(*this);
+      over_segments(begin, end, true, [&](int64_t, int64_t n, int64_t from, int64_t to) {
+        affine_pixels(n, from, to, stream, map);
+      });
     });
   }
 
-  // Σ_c r² Σ_l x̂² of one sample.
-  A squares(int64_t n) const {
-    if (!rows) return pixel_squares(x + n * L * C, L, C, s.pivot, s.mean, s.r);
-    double total = 0;
-    for (int64_t c = 0; c < C; ++c)
-      total += s.r[c] * s.r[c] * row_squares(x + (n * C + c) * L, L, s.pivot[c], s.mean[c]);
-    return A(total);
+  // Σ_c r² Σ_l x̂² of one sample; `pivot` and `r` by repeated channel.
+  A squares(int64_t n, const A* pivot, const A* r) const {
+    V<A> total{};
+    if (rows)
+      over_rows(n * C, (n + 1) * C, 1, [&](int64_t i, int64_t, int64_t c) {
+        total += row_squares(x + i * L, L, pivot[c], r[c]);
+      });
+    else
+      over_runs(L, C, R, [&](int64_t from, int64_t count, int64_t channels) {
+        total += pixel_squares(x + (n * L + from) * C, count, channels, pivot, r);
+      });
+    return sum<A>(total);
   }
 
   // Statistics are stored: a sample's norm and its output need that sample only, which is still in cache for the
@@ -121,23 +202,24 @@ struct ByRow {
   void evaluate() const {
     const A per_element = A(p.per_kappa / double(L)), shared = p.scope == BATCH ? shared_n2(p, s) : A(0);
     const auto finish = [&](int64_t n, A n2) { sample_coefficients(p, n2, s.nu + n, s.a + n * C, s); };
-    if (p.scope == BATCH || N < p.threads) {
-      in_parallel(p, p.scope == BATCH ? 0 : N, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t n = begin; n < end; ++n) finish(n, per_element * squares(n));
-      });
-      if (p.scope == BATCH)
-        for (int64_t n = 0; n < N; ++n) finish(n, shared);
+    if (p.scope == BATCH) {
+      for (int64_t n = 0; n < N; ++n) finish(n, shared);
       return affine();
     }
-    in_parallel(p, N, 1 + 16384 / (L * C), [&](int64_t begin, int64_t end) {
+    const bool by_sample = N >= p.threads;
+    in_parallel(p, N, by_sample ? 1 + 16384 / (L * C) : 1, [&](int64_t begin, int64_t end) {
+      const Stream<T> stream(p);
+      Map map(*this);
+      Scratch<A> r(R * C);
+      for (int64_t c = 0; c < C; ++c) r.get()[c] = s.r[c];
+      repeat(r.get(), C, R);
       for (int64_t n = begin; n < end; ++n) {
-        finish(n, per_element * squares(n));
-        if (rows)
-          affine_rows(n * C, (n + 1) * C);
-        else
-          affine_pixels(n, 0, L);
+        finish(n, per_element * squares(n, map.pivot, r.get()));
+        if (!by_sample) continue;
+        rows ? affine_rows(n * C, (n + 1) * C, stream) : affine_pixels(n, 0, L, stream, map);
       }
     });
+    if (!by_sample) affine();
   }
 
   void forward() const {
@@ -148,35 +230,64 @@ struct ByRow {
     if (p.phases & STATISTICS) {
       pivots();
       moments();
-      merge_groups(p, N, s.d, s.q, [&](int64_t) { return L; }, s);
+      merge_groups(p, N, s.d, s.q, s);
     }
     if (p.phases & REST) {
       channel_coefficients(p, s);
       forward_coefficients(p, s);
+      centre_pivots(p, s);
       affine();
     }
   }
 
-  void dots(const Work<A>& w) const {
-    if (rows)
-      return in_parallel(p, N * C, row_grain(), [&](int64_t begin, int64_t end) {
-        over_rows(begin, end, 1, [&](int64_t i, int64_t, int64_t c) {
-          row_dots(dy + i * L, x + i * L, L, s.pivot[c], s.mean[c], s.a[i], s.beta[c], floor, w.row_s0 + i,
-                   w.row_s1 + i);
+  void dots_of_rows(const Work<A>& w) const {
+    in_parallel(p, N * C, row_grain(), [&](int64_t begin, int64_t end) {
+      V<A> t0[W<A>], t1[W<A>];
+      alignas(64) A mean[W<A>];
+      const auto one_row = [&](int64_t i, int64_t c, int64_t k) {
+        const A a = s.a[i], b = s.beta[c] - a * (mean[k] = s.mean[c]);
+        row_dots(dy + i * L, x + i * L, L, s.pivot[c], a, b, floor, t0 + k, t1 + k);
+      };
+      if (L > SHORT)
+        return over_rows(begin, end, 1, [&](int64_t i, int64_t, int64_t c) {
+          one_row(i, c, 0);
+          const A s0 = w.row_s0[i] = sum<A>(t0[0]);
+          w.row_s1[i] = sum<A>(t1[0]) - mean[0] * s0;
         });
+      by_vectors(begin, end, one_row, [&](int64_t i, int64_t count) {
+        const auto put = [&](auto v) {
+          const V<A> s0 = sums<A>(t0);
+          v.store(w.row_s0 + i, s0);
+          v.store(w.row_s1 + i, sums<A>(t1) - load(mean) * s0);
+        };
+        if (count == W<A>) return put(Whole<A>{});
+        for (int64_t k = count; k < W<A>; ++k) t0[k] = t1[k] = V<A>{}, mean[k] = 0;
+        put(Tail<A>(count));
       });
+    });
+  }
+
+  void dots(const Work<A>& w) const {
+    if (rows) return dots_of_rows(w);
     const int64_t S = segments;
     Scratch<A> parts(S > 1 ? 2 * N * S * C : 0);
     A *s0 = S > 1 ? parts.get() : w.row_s0, *s1 = S > 1 ? s0 + N * S * C : w.row_s1;
     in_parallel(p, N * S, pixel_grain(), [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t n = i / S, from = cut(i % S), to = cut(i % S + 1), at = (n * L + from) * C;
-        for (int64_t c = 0; c < C; ++c) s0[i * C + c] = s1[i * C + c] = 0;
-        pixel_dots(dy + at, x + at, to - from, C, s.pivot, s.mean, s.a + n * C, s.beta, floor, s0 + i * C, s1 + i * C);
-      }
+      Map map(*this);
+      Scratch<A> totals(2 * R * C);
+      A *t0 = totals.get(), *t1 = t0 + R * C;
+      over_segments(begin, end, false, [&](int64_t i, int64_t n, int64_t from, int64_t to) {
+        map.of_sample(n);
+        for (int64_t c = 0; c < 2 * R * C; ++c) t0[c] = 0;
+        over_runs(to - from, C, R, [&](int64_t first, int64_t count, int64_t channels) {
+          const int64_t at = (n * L + from + first) * C;
+          pixel_dots(dy + at, x + at, count, channels, map.pivot, map.a, map.b, floor, t0, t1);
+        });
+        fold(t0, C, R), fold(t1, C, R);
+        for (int64_t c = 0; c < C; ++c) s0[i * C + c] = t0[c], s1[i * C + c] = t1[c] - s.mean[c] * t0[c];
+      });
     });
-    if (S == 1) return;
-    for (int64_t i = 0; i < N * C; ++i) {
+    for (int64_t i = 0; i < (S > 1 ? N * C : 0); ++i) {
       A t0 = 0, t1 = 0;
       for (int64_t j = 0; j < S; ++j) {
         const int64_t at = (i / C * S + j) * C + i % C;
@@ -189,20 +300,28 @@ struct ByRow {
   void gradient(const Work<A>& w) const {
     if (rows)
       return in_parallel(p, N * C, row_grain(), [&](int64_t begin, int64_t end) {
+        const Stream<T> stream(p);
         over_rows(begin, end, -1, [&](int64_t i, int64_t n, int64_t c) {
-          const A b = w.b0[c] + w.b1[c] * w.e[n];
-          row_affine2(dy + i * L, x + i * L, out + i * L, L, s.pivot[c], s.mean[c], s.a[i], s.beta[c], floor, b,
-                      w.shift[c]);
+          const A mu = s.mean[c], a = s.a[i], b = s.beta[c] - a * mu, slope = w.b0[c] + w.b1[c] * w.e[n];
+          stream.template choose<A>(out + i * L, 0, [&](auto lanes) {
+            row_affine2<decltype(lanes)>(dy + i * L, x + i * L, out + i * L, L, s.pivot[c], a, b, floor, slope,
+                                         w.shift[c] - slope * mu);
+          });
         });
       });
     in_parallel(p, N * segments, pixel_grain(), [&](int64_t begin, int64_t end) {
-      Scratch<A> b(C);
-      for (int64_t i = end; i-- > begin;) {
-        const int64_t n = i / segments, from = cut(i % segments), to = cut(i % segments + 1), at = (n * L + from) * C;
-        for (int64_t c = 0; c < C; ++c) b.get()[c] = w.b0[c] + w.b1[c] * w.e[n];
-        pixel_affine2(dy + at, x + at, out + at, to - from, C, s.pivot, s.mean, s.a + n * C, s.beta, floor, b.get(),
-                            w.shift);
-      }
+      const Stream<T> stream(p);
+      Map map(*this);
+      over_segments(begin, end, true, [&](int64_t, int64_t n, int64_t from, int64_t to) {
+        map.of_sample(n, w);
+        over_runs(to - from, C, R, [&](int64_t first, int64_t count, int64_t channels) {
+          const int64_t at = (n * L + from + first) * C;
+          stream.template choose<A>(out + at, channels, [&](auto lanes) {
+            pixel_affine2<decltype(lanes)>(dy + at, x + at, out + at, count, channels, map.pivot, map.a, map.b, floor,
+                                           map.slope, map.shift);
+          });
+        });
+      });
     });
   }
 
@@ -221,55 +340,61 @@ struct ByRow {
 };
 
 // The same where every pixel has a map of its own.
-template <class T, class A, template <class, class> class Layout>
+template <class A, template <class> class Layout>
 struct ByPixel {
   const Problem& p;
   const int64_t N = p.samples, C = p.channels, L = p.positions;
   Saved<A> s{p.saved, N * L, C};
-  const Layout<T, A> k{p, s};
+  const Layout<A> k{p, s};
 
   int64_t grain() const { return 1 + 16384 * k.parts() / (N * L * C); }
 
+  // Calls f(windows, part, from, to), the windows each thread's own.
   template <class F>
-  void over_parts(F f) const {
+  void over_parts(bool backwards, F f) const {
     in_parallel(p, k.parts(), grain(), [&](int64_t begin, int64_t end) {
-      for (int64_t part = begin; part < end; ++part) f(part, k.begin(part), k.begin(part + 1));
-    });
-  }
-  template <class F>
-  void over_parts_backwards(F f) const {
-    in_parallel(p, k.parts(), grain(), [&](int64_t begin, int64_t end) {
-      for (int64_t part = end; part-- > begin;) f(k.begin(part), k.begin(part + 1));
+      const Windows<A> on(p, k.window());
+      for (int64_t i = 0; i < end - begin; ++i) {
+        const int64_t part = backwards ? end - 1 - i : begin + i;
+        f(on, part, k.begin(part), k.begin(part + 1));
+      }
     });
   }
 
+  template <class T>
   void statistics() const {
-    ByRow<T, A> rows{p};
+    const ByRow<T, A> rows(p);
     rows.pivots();
-    const bool by_row = p.layout == ROWS;
-    const int64_t G = by_row ? N * C : k.parts() * C;
-    Scratch<A> memory(2 * G);
-    A *m = memory.get(), *M2 = m + G;
-    if (by_row) {
-      in_parallel(p, N * C, rows.row_grain(), [&](int64_t begin, int64_t end) {
-        rows.over_rows(begin, end, 1, [&](int64_t i, int64_t, int64_t c) {
-          row_moments(rows.x + i * L, L, s.pivot[c], m + i, M2 + i);
-        });
+    const int64_t G = Layout<A>::ROWWISE ? N : k.parts();
+    Scratch<A> memory(2 * G * C);
+    A *m = memory.get(), *M2 = m + G * C;
+    if constexpr (Layout<A>::ROWWISE) {
+      ByRow<T, A>(p, rows.s.with_moments(m, M2)).moments_of_rows();
+    } else {
+      const int64_t R = repeats<A>(C, N * L / G);
+      in_parallel(p, G, grain(), [&](int64_t begin, int64_t end) {
+        Scratch<A> work(3 * R * C);
+        for (int64_t part = begin; part < end; ++part) {
+          const int64_t from = k.begin(part), pixels = k.begin(part + 1) - from;
+          pixel_moments(rows.x + from * C, pixels, C, R, s.pivot, m + part * C, M2 + part * C, work.get());
+        }
       });
-      return merge_groups(p, N, m, M2, [&](int64_t) { return L; }, s);
     }
-    over_parts([&](int64_t part, int64_t from, int64_t to) {
-      pixel_moments(rows.x + from * C, to - from, C, s.pivot, m + part * C, M2 + part * C);
-    });
-    merge_groups(p, k.parts(), m, M2, [&](int64_t part) { return k.begin(part + 1) - k.begin(part); }, s);
+    merge_groups(p, G, m, M2, s);
   }
 
   void forward() const {
-    if (p.training && (p.phases & STATISTICS)) statistics();
+    if (p.training && (p.phases & STATISTICS)) {
+      if constexpr (sizeof(A) == 8) statistics<double>();
+      if constexpr (sizeof(A) == 4)
+        p.dtype == FLOAT32    ? statistics<float>()
+        : p.dtype == BFLOAT16 ? statistics<bfloat16>()
+                              : statistics<half>();
+    }
     if (!(p.phases & REST)) return;
     channel_coefficients(p, s);
     with_form(p, [&](auto form) {
-      over_parts_backwards([&](int64_t from, int64_t to) { k.forward(form, from, to); });
+      over_parts(true, [&](const Windows<A>& on, int64_t, int64_t from, int64_t to) { k.forward(form, on, from, to); });
     });
   }
 
@@ -279,13 +404,10 @@ struct ByPixel {
       const int64_t parts = k.parts(), size = SUMS * C;
       Scratch<A> memory(parts * size);
       with_form(p, [&](auto form) {
-        over_parts([&](int64_t part, int64_t from, int64_t to) {
+        over_parts(false, [&](const Windows<A>& on, int64_t part, int64_t from, int64_t to) {
           A* sums = memory.get() + part * size;
           for (int64_t i = 0; i < size; ++i) sums[i] = 0;
-          if (p.relu)
-            k.template dots<true>(form, from, to, w.e, sums);
-          else
-            k.template dots<false>(form, from, to, w.e, sums);
+          k.dots(form, on, from, to, w.e, sums);
         });
       });
       A* sums = w.ks1;  // the six lie one after another
@@ -299,32 +421,36 @@ struct ByPixel {
     if (!(p.phases & REST) || !p.out) return;
     backward_coefficients(p, 1, s, w);
     with_form(p, [&](auto form) {
-      over_parts_backwards([&](int64_t from, int64_t to) { k.gradient(form, from, to, w); });
+      over_parts(true, [&](const Windows<A>& on, int64_t, int64_t from, int64_t to) {
+        k.gradient(form, on, from, to, w);
+      });
     });
   }
 };
 
-template <class K>
-void run(const K& kernel, bool forward) {
-  forward ? kernel.forward() : kernel.backward();
+template <class A>
+void run_by_pixel(const Problem& p, bool forward) {
+  const auto run = [&](const auto& kernel) { forward ? kernel.forward() : kernel.backward(); };
+  p.layout == PIXELS ? run(ByPixel<A, PixelMajor>{p}) : run(ByPixel<A, RowMajor>{p});
 }
 
 template <class T, class A>
-void run_as(const Problem& p, bool forward) {
-  const bool dense = p.scope == SAMPLE && p.positions == 1;
-  if (p.scope != POSITION && !dense)
-    run(ByRow<T, A>{p}, forward);
-  else if (p.layout == PIXELS)
-    run(ByPixel<T, A, PixelMajor>{p}, forward);
-  else
-    run(ByPixel<T, A, RowMajor>{p}, forward);
+void run_by_row(const Problem& p, bool forward) {
+  const ByRow<T, A> kernel(p);
+  forward ? kernel.forward() : kernel.backward();
 }
 
 void run(const Problem& p, bool forward) {
-  if (p.dtype == FLOAT32) return run_as<float, float>(p, forward);
-  if (p.dtype == FLOAT64) return run_as<double, double>(p, forward);
-  if (p.dtype == BFLOAT16) return run_as<bfloat16, float>(p, forward);
-  return run_as<half, float>(p, forward);
+  if (p.scope == POSITION || (p.scope == SAMPLE && p.positions == 1))
+    return p.dtype == FLOAT64 ? run_by_pixel<double>(p, forward) : run_by_pixel<float>(p, forward);
+  Problem q = p;
+  // Where one norm is that of the whole batch, and no other process has a part of it, all pixels are those of one sample.
+  if (p.scope == BATCH && p.layout == PIXELS && p.phases == (STATISTICS | REST))
+    q.samples = 1, q.positions = p.samples * p.positions;
+  if (p.dtype == FLOAT32) return run_by_row<float, float>(q, forward);
+  if (p.dtype == FLOAT64) return run_by_row<double, double>(q, forward);
+  if (p.dtype == BFLOAT16) return run_by_row<bfloat16, float>(q, forward);
+  run_by_row<half, float>(q, forward);
 }
 
 }  // namespace SIMD

@@ -1,134 +1,157 @@
-// The same primitives where the C values of a pixel lie together: the vectors run over channels, and a tile of pixels
-// that stays in the first-level cache is read in strips of channels, whose sums stay in registers.
+// The same primitives where the C values of a pixel lie together: the vectors run over channels, for a few pixels at a
+// time, each of them read from its beginning to its end, so that coefficients and sums are loaded once for all of them.
+//
+// Few or odd numbers of channels are *repeated*: R pixels are read as one of R·C channels, with R copies of each
+// coefficient, so that vectors are full.
 
 namespace SIMD {
 
-constexpr int64_t TILE_BYTES = 16384;
-
-template <class T>
-INLINE int64_t tile_pixels(int64_t C) {
-  const int64_t pixels = TILE_BYTES / (C * int64_t(sizeof(T)));
-  return pixels < 8 ? 8 : pixels;
-}
-
-// Scratch memory of one piece of parallel work.
+// R, a power of two, for C channels, where runs are of at least `pixels` pixels.
 template <class A>
-class Scratch {
- public:
-  explicit Scratch(int64_t count) : memory_(static_cast<A*>(std::malloc(sizeof(A) * size_t(count)))) {}
-  ~Scratch() { std::free(memory_); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  A* get() const { return memory_; }
+INLINE int64_t repeats(int64_t C, int64_t pixels) {
+  constexpr int64_t block = 4 * W<A>;
+  int64_t R = 1;
+  while (R * C % block && 2 * R * C <= 8 * block && 32 * R <= pixels) R *= 2;
+  return R;
+}
 
- private:
-  A* memory_;
-};
+template <class A>
+INLINE void repeat(A* values, int64_t C, int64_t R) {  // the first C, R times
+  for (int64_t r = 1; r < R; r *= 2) __builtin_memcpy(values + r * C, values, size_t(r * C) * sizeof(A));
+}
 
-// Mean of x - K and Σ (x - K - mean)² of every channel over `pixels` pixels.
+// Adds up what was summed by repeated channel.
+template <class A>
+INLINE void fold(A* values, int64_t C, int64_t R) {
+  for (int64_t j = 1; j < R; ++j)
+    for (int64_t c = 0; c < C; ++c) values[c] += values[j * C + c];
+}
+
+// Calls f(from, rows, channels) for `pixels` pixels: from the `from`-th on, `rows` times `channels` values.
+template <class F>
+INLINE void over_runs(int64_t pixels, int64_t C, int64_t R, F f) {
+  const int64_t rows = pixels / R;
+  f(0, rows, R * C);
+  if (pixels % R) f(rows * R, pixels % R, C);
+}
+
+// Calls f(lanes, i, c, n) for vectors of channels at c of the n pixels from i, n known at compile time.
+template <class A, class Full = Whole<A>, class F>
+INLINE void over_pixels(int64_t rows, int64_t C, F f) {
+  constexpr int64_t SOME = 4;
+  int64_t i = 0;
+  const auto pass = [&](auto n) { sweep<A, Full>(C, [&](auto v, int64_t c) { f(v, i, c, n); }); };
+  for (; i + SOME <= rows; i += SOME) pass(std::integral_constant<int64_t, SOME>{});
+  for (; i < rows; ++i) pass(std::integral_constant<int64_t, 1>{});
+}
+
+// Adds to s1 and s2 (C,) the Σ (x - s) and Σ (x - s)² of `rows` pixels, s the shift (C,); see norm_rows.h.
 template <class T, class A>
-inline void pixel_moments(const T* x, int64_t pixels, int64_t C, const A* pivot, A* mean, A* squares) {
-  const int64_t tile = tile_pixels<T>(C);
-  for (int64_t begin = 0; begin < pixels; begin += tile) {
-    const int64_t P = pixels - begin < tile ? pixels - begin : tile;
-    const T* rows = x + begin * C;
-    const A share = A(P) / A(begin + P), cross = A(begin) * share;
-    sweep<A>(C, [&](auto v, int64_t c) {
-      const V<A> K = v.load(pivot + c);
-      V<A> t0{}, t1{};
-      int64_t i = 0;
-      for (; i + 2 <= P; i += 2) {
-        t0 += v.load(rows + i * C + c) - K;
-        t1 += v.load(rows + (i + 1) * C + c) - K;
-      }
-      if (i < P) t0 += v.load(rows + i * C + c) - K;
-      const V<A> m = (t0 + t1) / A(P);
-      t0 = t1 = V<A>{};
-      for (i = 0; i + 2 <= P; i += 2) {
-        const V<A> d0 = (v.load(rows + i * C + c) - K) - m, d1 = (v.load(rows + (i + 1) * C + c) - K) - m;
-        t0 += d0 * d0;
-        t1 += d1 * d1;
-      }
-      if (i < P) {
-        const V<A> d = (v.load(rows + i * C + c) - K) - m;
-        t0 += d * d;
-      }
-      if (begin == 0) {
-        v.store(mean + c, m);
-        v.store(squares + c, t0 + t1);
-      } else {
-        const V<A> before = v.load(mean + c), delta = v.keep(m - before);
-        v.store(mean + c, before + delta * share);
-        v.store(squares + c, v.load(squares + c) + v.keep(t0 + t1) + delta * delta * cross);
-      }
-    });
+inline void pixel_sums(const T* x, int64_t rows, int64_t C, const A* shift, A* s1, A* s2) {
+  over_pixels<A>(rows, C, [&](auto v, int64_t i, int64_t c, auto n) {
+    constexpr int64_t some = decltype(n)::value;
+    const V<A> s = v.load(shift + c);
+    V<A> t1{}, t2{};
+#pragma GCC unroll 4
+    for (int64_t j = 0; j < some; ++j) {
+      const V<A> d = v.load(x + (i + j) * C + c) - s;
+      t1 += d;
+      t2 += d * d;
+    }
+    v.store(s1 + c, v.load(s1 + c) + t1);
+    v.store(s2 + c, v.load(s2 + c) + t2);
+  });
+}
+
+// Σ r² (x - K)², by lanes.
+template <class T, class A>
+inline V<A> pixel_squares(const T* x, int64_t rows, int64_t C, const A* pivot, const A* r) {
+  V<A> total{};
+  over_pixels<A>(rows, C, [&](auto v, int64_t i, int64_t c, auto n) {
+    constexpr int64_t some = decltype(n)::value;
+    const V<A> K = v.load(pivot + c), rc = v.load(r + c);
+    V<A> t{};
+#pragma GCC unroll 4
+    for (int64_t j = 0; j < some; ++j) {
+      const V<A> d = v.load(x + (i + j) * C + c) - K;
+      t += d * d;
+    }
+    total += rc * rc * t;
+  });
+  return total;
+}
+
+// y = a (x - K) + b, not below `floor`.
+template <class Full, class T, class A>
+inline void pixel_affine(const T* x, T* y, int64_t rows, int64_t C, const A* pivot, const A* a, const A* b, A floor) {
+  over_pixels<A, Full>(rows, C, [&](auto v, int64_t i, int64_t c, auto n) {
+    constexpr int64_t some = decltype(n)::value;
+    const V<A> K = v.load(pivot + c), ac = v.load(a + c), bc = v.load(b + c);
+#pragma GCC unroll 4
+    for (int64_t j = 0, at = i * C + c; j < some; ++j, at += C) {
+      soon_read(x + at), v.soon_stored(y + at);
+      v.store(y + at, raised<A>(ac * (v.load(x + at) - K) + bc, floor));
+    }
+  });
+}
+
+// Adds to s0 and s1 (C,) the Σ dy and Σ dy (x - K).
+template <class T, class A>
+inline void pixel_dots(const T* dy, const T* x, int64_t rows, int64_t C, const A* pivot, const A* a, const A* b,
+                       A floor, A* s0, A* s1) {
+  over_pixels<A>(rows, C, [&](auto v, int64_t i, int64_t c, auto n) {
+    constexpr int64_t some = decltype(n)::value;
+    const V<A> K = v.load(pivot + c), ac = v.load(a + c), bc = v.load(b + c);
+    V<A> t0{}, t1{};
+#pragma GCC unroll 4
+    for (int64_t j = 0, at = i * C + c; j < some; ++j, at += C) {
+      const V<A> d = v.load(x + at) - K, g = passed<A>(v.load(dy + at), ac * d + bc, floor);
+      t0 += g;
+      t1 += g * d;
+    }
+    v.store(s0 + c, v.load(s0 + c) + t0);
+    v.store(s1 + c, v.load(s1 + c) + t1);
+  });
+}
+
+// dx = a dy + s (x - K) + t.
+template <class Full, class T, class A>
+inline void pixel_affine2(const T* dy, const T* x, T* dx, int64_t rows, int64_t C, const A* pivot, const A* a,
+                          const A* b, A floor, const A* slope, const A* shift) {
+  over_pixels<A, Full>(rows, C, [&](auto v, int64_t i, int64_t c, auto n) {
+    constexpr int64_t some = decltype(n)::value;
+    const V<A> K = v.load(pivot + c), ac = v.load(a + c), bc = v.load(b + c);
+    const V<A> s = v.load(slope + c), t = v.load(shift + c);
+#pragma GCC unroll 4
+    for (int64_t j = 0, at = i * C + c; j < some; ++j, at += C) {
+      soon_read(x + at), soon_read(dy + at), v.soon_stored(dx + at);
+      const V<A> d = v.load(x + at) - K, g = passed<A>(v.load(dy + at), ac * d + bc, floor);
+      v.store(dx + at, ac * g + (s * d + t));
+    }
+  });
+}
+
+// Mean of x - K and Σ (x - K - mean)² of every channel over `pixels` pixels. `work` has 3 R C numbers.
+template <class T, class A>
+inline void pixel_moments(const T* x, int64_t pixels, int64_t C, int64_t R, const A* pivot, A* mean, A* squares,
+                          A* work) {
+  constexpr int64_t SOME = 4;  // pixels that the shift is the mean of, spread over the run
+  A *shift = work, *s1 = shift + R * C, *s2 = s1 + R * C;
+  for (int64_t i = 0; i < R * C; ++i) shift[i] = s1[i] = s2[i] = 0;
+  for (int64_t i = 0; i < SOME; ++i) {
+    const T* some = x + pixels * (2 * i + 1) / (2 * SOME) * C;
+    sweep<A>(C, [&](auto v, int64_t c) { v.store(shift + c, v.load(shift + c) + A(1.0 / SOME) * v.load(some + c)); });
   }
-}
-
-// Σ_c r² Σ x̂² over `pixels` pixels.
-template <class T, class A>
-inline A pixel_squares(const T* x, int64_t pixels, int64_t C, const A* pivot, const A* mean, const A* r) {
-  double total = 0;
-  for (int64_t i = 0; i < pixels; ++i) {
-    Sum<A> s;
-    sweep_sums<A>(C, [&](auto v, int64_t c, int u) {
-      const V<A> d = v.keep(v.load(r + c) * ((v.load(x + i * C + c) - v.load(pivot + c)) - v.load(mean + c)));
-      s.add(u, d * d);
-    });
-    total += s.total();
-  }
-  return A(total);
-}
-
-template <class T, class A>
-inline void pixel_affine(const T* x, T* y, int64_t pixels, int64_t C, const A* pivot, const A* mean, const A* a,
-                  const A* beta, A floor) {
-  for (int64_t i = 0; i < pixels; ++i, x += C, y += C)
-    sweep<A>(C, [&](auto v, int64_t c) {
-      const V<A> centred = (v.load(x + c) - v.load(pivot + c)) - v.load(mean + c);
-      v.store(y + c, raised<A>(v.load(a + c) * centred + v.load(beta + c), floor));
-    });
-}
-
-// Adds to s0 and s1 (C,) the Σ dy and Σ dy x̂ of `pixels` pixels.
-template <class T, class A>
-inline void pixel_dots(const T* dy, const T* x, int64_t pixels, int64_t C, const A* pivot, const A* mean, const A* a,
-                const A* beta, A floor, A* s0, A* s1) {
-  const int64_t tile = tile_pixels<T>(C);
-  for (int64_t begin = 0; begin < pixels; begin += tile) {
-    const int64_t P = pixels - begin < tile ? pixels - begin : tile;
-    const T *xs = x + begin * C, *dys = dy + begin * C;
-    sweep<A>(C, [&](auto v, int64_t c) {
-      const V<A> K = v.load(pivot + c), m = v.load(mean + c), ac = v.load(a + c), bc = v.load(beta + c);
-      V<A> t0{}, t1{}, u0{}, u1{};
-      int64_t i = 0;
-      for (; i + 2 <= P; i += 2) {
-        const V<A> x0 = (v.load(xs + i * C + c) - K) - m, x1 = (v.load(xs + (i + 1) * C + c) - K) - m;
-        const V<A> g0 = passed<A>(v.load(dys + i * C + c), ac * x0 + bc, floor);
-        const V<A> g1 = passed<A>(v.load(dys + (i + 1) * C + c), ac * x1 + bc, floor);
-        t0 += g0, u0 += g0 * x0;
-        t1 += g1, u1 += g1 * x1;
-      }
-      if (i < P) {
-        const V<A> x0 = (v.load(xs + i * C + c) - K) - m;
-        const V<A> g0 = passed<A>(v.load(dys + i * C + c), ac * x0 + bc, floor);
-        t0 += g0, u0 += g0 * x0;
-      }
-      v.store(s0 + c, v.load(s0 + c) + v.keep(t0 + t1));
-      v.store(s1 + c, v.load(s1 + c) + v.keep(u0 + u1));
-    });
-  }
-}
-
-template <class T, class A>
-inline void pixel_affine2(const T* dy, const T* x, T* dx, int64_t pixels, int64_t C, const A* pivot, const A* mean,
-                   const A* a, const A* beta, A floor, const A* b, const A* shift) {
-  for (int64_t i = 0; i < pixels; ++i, x += C, dy += C, dx += C)
-    sweep<A>(C, [&](auto v, int64_t c) {
-      const V<A> centred = (v.load(x + c) - v.load(pivot + c)) - v.load(mean + c), ac = v.load(a + c);
-      const V<A> g = passed<A>(v.load(dy + c), ac * centred + v.load(beta + c), floor);
-      v.store(dx + c, ac * g + (v.load(b + c) * centred + v.load(shift + c)));
-    });
+  repeat(shift, C, R);
+  over_runs(pixels, C, R, [&](int64_t from, int64_t rows, int64_t channels) {
+    pixel_sums(x + from * C, rows, channels, shift, s1, s2);
+  });
+  fold(s1, C, R), fold(s2, C, R);
+  sweep<A>(C, [&](auto v, int64_t c) {
+    const V<A> t1 = v.load(s1 + c), m = t1 / A(pixels), M2 = v.load(s2 + c) - t1 * m;
+    v.store(mean + c, (v.load(shift + c) - v.load(pivot + c)) + m);
+    v.store(squares + c, (M2 < 0) ? V<A>{} : M2);
+  });
 }
 
 }  // namespace SIMD

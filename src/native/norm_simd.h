@@ -1,4 +1,4 @@
-// Vectors of A, loads and stores that convert to and from T, and sweeps over a row.
+// Vectors of A, which is float or double; conversion of bfloat16 and half; sweeps over a run of elements.
 //
 // Compiled once per instruction set, with SIMD its namespace and SIMD_BYTES the width of its registers (GCC's vector
 // types, so there is one source for all of them). 64 bytes mean AVX-512 and 32 AVX2 with F16C: some compilers do not
@@ -111,6 +111,13 @@ INLINE void store(half* p, V32 v) {  // to nearest, ties to even
 }
 #endif
 
+template <class A, class T>
+INLINE A one(T element) {
+  if constexpr (std::is_same<A, T>::value) return element;
+  T few[W<A>] = {element};
+  return load(few)[0];
+}
+
 template <class A, int64_t N>
 INLINE A sum_lanes(const A* p) {
   typedef A Half __attribute__((vector_size(N / 2 * sizeof(A))));
@@ -131,13 +138,35 @@ INLINE A sum(V<A> v) {
     return sum_lanes<A, W<A>>(reinterpret_cast<const A*>(&v));
 }
 
-// 1 / v, for v > 0.
+// Two vectors, each of the partial sums of W / G rows in groups of G lanes, to one in groups of G / 2.
+template <class A, int64_t G, int64_t... I>
+INLINE V<A> halves_added(V<A> a, V<A> b, std::integer_sequence<int64_t, I...>) {
+  constexpr int64_t H = G / 2;
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, (I / H * G + I % H)...) + __builtin_shufflevector(a, b, (I / H * G + I % H + H)...);
+#else
+  const M<A> low{(I / H * G + I % H)...}, high{(I / H * G + I % H + H)...};
+  return __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
+#endif
+}
+// The sums of W vectors, which are overwritten: lane i is that of v[i]. A third of the work of W sums.
+template <class A, int64_t G = W<A>>
+INLINE V<A> sums(V<A>* v) {
+  if constexpr (G > 1) {
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < G / 2; ++i)
+      v[i] = halves_added<A, G>(v[2 * i], v[2 * i + 1], std::make_integer_sequence<int64_t, W<A>>{});
+    return sums<A, G / 2>(v);
+  }
+  return v[0];
+}
+
+// 1 / v, for v > 0 and finite.
 INLINE float reciprocal(float v) { return 1 / v; }
 INLINE double reciprocal(double v) { return 1 / v; }
 INLINE V<double> reciprocal(V<double> v) { return 1.0 / v; }
 #if SIMD_BYTES == 64
 INLINE V32 reciprocal(V32 v) {  // a table look-up of 14 bits and a Newton step: an ulp at most, in half the time
-  v = (v > 1e38f) ? V32{} + 1e38f : v;  // infinity would give NaN
   const V32 guess = (V32)_mm512_maskz_rcp14_ps(0xffff, (__m512)v);
   return guess + guess * (1.0f - v * guess);
 }
@@ -145,8 +174,19 @@ INLINE V32 reciprocal(V32 v) {  // a table look-up of 14 bits and a Newton step:
 INLINE V32 reciprocal(V32 v) { return 1.0f / v; }
 #endif
 
-// How a vector of a sweep is loaded, stored, and added to a sum: all of it; or as the tail of a row, which overlaps its
-// neighbour, or is padded where the row is shorter than a vector, so that only some of its lanes count.
+// Asks for what is soon read.
+constexpr int64_t AHEAD = 512;  // bytes
+template <class A>
+INLINE void soon_read(const A* p) {
+  __builtin_prefetch(reinterpret_cast<const char*>(p) + AHEAD, 0, 3);
+}
+template <class T>
+inline __attribute__((noinline)) void copy_few(T* to, const T* from, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+}
+
+// How a vector of a sweep is loaded and stored: all of it, or the few elements at the end of a run (Tail), with zeros in
+// the other lanes. `keep` puts zeros there again.
 template <class A>
 struct Whole {
   template <class T>
@@ -157,48 +197,88 @@ struct Whole {
   INLINE void store(T* p, V<A> v) const {
     SIMD::store(p, v);
   }
+  template <class T>
+  INLINE void soon_stored(T* p) const {
+    __builtin_prefetch(reinterpret_cast<char*>(p) + AHEAD, 1, 3);
+  }
   INLINE V<A> keep(V<A> v) const { return v; }
 };
 
-template <class T>
-inline __attribute__((noinline)) void copy_few(T* to, const T* from, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) to[i] = from[i];
-}
+// Whole vectors stored past the caches; `p` must be aligned. `fence` follows before another thread reads.
+#if SIMD_BYTES == 16
+template <class A>
+using Streamed = Whole<A>;
+INLINE void fence() {}
+#else
+template <class A>
+struct Streamed : Whole<A> {
+  template <class T>
+  INLINE void soon_stored(T*) const {}
+  template <class T>
+  INLINE void store(T* p, V<A> v) const {
+    alignas(SIMD_BYTES) T to[W<A>];
+    SIMD::store(to, v);
+    if constexpr (sizeof to == 64)
+      _mm512_stream_si512((__m512i*)p, *(const __m512i*)to);
+    else if constexpr (sizeof to == 32)
+      _mm256_stream_si256((__m256i*)p, *(const __m256i*)to);
+    else
+      _mm_stream_si128((__m128i*)p, *(const __m128i*)to);
+  }
+};
+INLINE void fence() { _mm_sfence(); }
+#endif
 
 template <class A>
 struct Tail {
-  int64_t few;  // elements of a row shorter than a vector, else 0
+  int64_t count;
+#if SIMD_BYTES == 64
+  typename std::conditional<sizeof(A) == 4, __mmask16, __mmask8>::type lanes;
+  INLINE explicit Tail(int64_t n) : count(n), lanes(decltype(lanes)((1u << n) - 1)) {}
+  INLINE V32 keep(V32 v) const { return (V32)_mm512_maskz_mov_ps(lanes, (__m512)v); }
+  INLINE V<double> keep(V<double> v) const { return (V<double>)_mm512_maskz_mov_pd(lanes, (__m512d)v); }
+  INLINE V32 load(const float* p) const { return (V32)_mm512_maskz_loadu_ps(lanes, p); }
+  INLINE void store(float* p, V32 v) const { _mm512_mask_storeu_ps(p, lanes, (__m512)v); }
+  INLINE V<double> load(const double* p) const { return (V<double>)_mm512_maskz_loadu_pd(lanes, p); }
+  INLINE void store(double* p, V<double> v) const { _mm512_mask_storeu_pd(p, lanes, (__m512d)v); }
+#else
   M<A> mask;
-  INLINE Tail(int64_t length, int64_t done) : few(length < W<A> ? length : 0) {
+  INLINE explicit Tail(int64_t n) : count(n) {
     M<A> lane;
     for (int64_t i = 0; i < W<A>; ++i) lane[i] = i;
-    const auto first = few ? 0 : W<A> - (length - done), end = few ? few : W<A>;
-    mask = (lane >= M<A>{} + decltype(lane[0] + 0)(first)) & (lane < M<A>{} + decltype(lane[0] + 0)(end));
+    mask = lane < M<A>{} + decltype(lane[0] + 0)(n);
   }
+  INLINE V<A> keep(V<A> v) const { return same_bits<V<A>>(same_bits<M<A>>(v) & mask); }
+#if SIMD_BYTES == 32
+  INLINE V32 load(const float* p) const { return (V32)_mm256_maskload_ps(p, (__m256i)mask); }
+  INLINE void store(float* p, V32 v) const { _mm256_maskstore_ps(p, (__m256i)mask, (__m256)v); }
+  INLINE V<double> load(const double* p) const { return (V<double>)_mm256_maskload_pd(p, (__m256i)mask); }
+  INLINE void store(double* p, V<double> v) const { _mm256_maskstore_pd(p, (__m256i)mask, (__m256d)v); }
+#endif
+#endif
   template <class T>
   INLINE V<A> load(const T* p) const {
-    if (!few) return SIMD::load(p);
-    T buffer[W<A>] = {};
-    copy_few(buffer, p, few);
-    return SIMD::load(buffer);
+    T few[W<A>] = {};
+    copy_few(few, p, count);
+    return SIMD::load(few);
   }
   template <class T>
   INLINE void store(T* p, V<A> v) const {
-    if (!few) return SIMD::store(p, v);
-    T buffer[W<A>];
-    SIMD::store(buffer, v);
-    copy_few(p, buffer, few);
+    T few[W<A>];
+    SIMD::store(few, v);
+    copy_few(p, few, count);
   }
-  INLINE V<A> keep(V<A> v) const { return same_bits<V<A>>(same_bits<M<A>>(v) & mask); }
+  template <class T>
+  INLINE void soon_stored(T*) const {}
 };
 
 // Calls f(lanes, i) for every vector of [0, length).
-template <class A, class F>
+template <class A, class Full = Whole<A>, class F>
 INLINE void sweep(int64_t length, F f) {
   constexpr int64_t w = W<A>;
   int64_t i = 0;
-  for (; i + w <= length; i += w) f(Whole<A>{}, i);
-  if (i < length) f(Tail<A>(length, i), length < w ? 0 : length - w);
+  for (; i + w <= length; i += w) f(Full{}, i);
+  if (i < length) f(Tail<A>(length - i), i);
 }
 
 // The same with f(lanes, i, u), u in 0..3 naming one of four sums, so that additions do not wait for one another.
@@ -213,14 +293,15 @@ INLINE void sweep_sums(int64_t length, F f) {
     f(Whole<A>{}, i + 3 * w, 3);
   }
   for (; i + w <= length; i += w) f(Whole<A>{}, i, 0);
-  if (i < length) f(Tail<A>(length, i), length < w ? 0 : length - w, 1);
+  if (i < length) f(Tail<A>(length - i), i, 1);
 }
 
 template <class A>
 struct Sum {  // four running sums, used with the u of a sweep_sums
   V<A> part[4] = {};
   INLINE void add(int u, V<A> v) { part[u] += v; }
-  INLINE A total() const { return sum<A>((part[0] + part[1]) + (part[2] + part[3])); }
+  INLINE V<A> lanes() const { return (part[0] + part[1]) + (part[2] + part[3]); }
+  INLINE A total() const { return sum<A>(lanes()); }
 };
 
 // A fused ReLU has floor 0, none -infinity: what is below is raised, and its gradient dropped. NaN stays NaN.
@@ -231,11 +312,6 @@ INLINE V<A> raised(V<A> y, A floor) {
 template <class A>
 INLINE V<A> passed(V<A> dy, V<A> y, A floor) {
   return (y > floor) ? dy : V<A>{};
-}
-template <bool Relu, class A>
-INLINE V<A> passed(V<A> dy, V<A> y) {  // known at compile time, where y would have to be found for it
-  if constexpr (Relu) return (y > 0) ? dy : V<A>{};
-  return dy;
 }
 template <class A>
 INLINE A floor_of(const Problem& p) {

@@ -25,6 +25,8 @@ ODD_SHAPES = {
     "four vectors and a tail": (2, 33, 5, 15),
     "several pieces of a row": (1, 2, 4101),  # beyond the 16 KB that are looked at twice
     "several blocks of positions": (2, 3, 257),
+    "rows summed together": (3, 11, 10, 10),  # with a shift from several of their elements, and a group that is not full
+    "few channels, many pixels": (2, 3, 40, 30),  # channels_last: several pixels are read as one
     "several segments of a sample": (2, 5, 33, 31),  # channels_last: a small batch of large images
     "dense, many samples": (70, 19),  # several tiles and parts
     "as small as can be": (2, 1),
@@ -152,6 +154,37 @@ def test_digits_are_kept_where_the_mean_is_large(scope, layout, shape):
     assert_near(statistics.var_C.double(), wanted[1].var_C, 1e-5)
     for a, b in zip(grads, wanted[2], strict=True):
         assert_near(a.double(), b, 3e-5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(3, 2, 7, 7), (3, 2, 12, 20), (2, 2, 80, 120)], ids=["short", "medium", "long"])
+def test_digits_are_kept_where_a_few_values_are_all_there_is(layout, shape):
+    """Moments are taken about some of the values: even if just those are far from all the others, digits are kept."""
+    for at in range(8):
+        x = torch.randn(shape, dtype=torch.float64) * 1e-3
+        x.flatten(2)[..., x[0, 0].numel() * at // 8] += 100.0
+        x = arranged(x.float(), layout)
+        p = problem(shape)
+        found = run(x, p, arranged(p.dy.float(), layout), Settings(), True)
+        wanted = run_aten(x.double(), p, p.dy, Settings(), True)
+        assert_near(found[1].var_C.double() / wanted[1].var_C, torch.ones(2, dtype=torch.float64), 3e-5)
+        assert_near(found[0].double(), wanted[0], 1e-4)
+
+
+@EVERY_SCOPE
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_large_outputs_are_stored_past_the_caches(scope, layout, dtype):
+    shape = (2, 48, 160, 288)  # above 8 MB in either dtype, its rows whole vectors
+    p = problem(shape, dtype=torch.float32)
+    x, dy = arranged(p.x.detach().to(dtype), layout), arranged(p.dy.to(dtype), layout)
+    s = Settings(scope=scope)
+    found = run(x, p, dy, s, True)
+    pieces = slice(1, None), slice(None, 5)  # an image large enough, of which a part is compared
+    wanted = run_aten(x.float(), p, dy.float(), s, True)
+    tolerance = 1e-4 if dtype is torch.float32 else 2e-2
+    assert_near(found[0][pieces].float(), wanted[0][pieces], tolerance)
+    assert_near(found[2][0][pieces].float(), wanted[2][0][pieces], tolerance)
 
 
 @EVERY_SCOPE
