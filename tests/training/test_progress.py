@@ -1,7 +1,11 @@
 import io
+from pathlib import Path
 
+import pytest
 from rich.console import Console
+from small import config, few_digits
 
+from icsbound.training import loop
 from icsbound.training.progress import Bar, Event, quiet
 
 
@@ -33,6 +37,25 @@ def test_a_single_run_shows_its_figures() -> None:
     assert "all runs" not in text
     assert "loss 1.250, accuracy 87.5%" in text
     assert "steps/s" in text
+
+
+def test_memory_is_shown_and_a_word_before_the_first_step_draws_no_bar() -> None:
+    text = shown(
+        Event("a", 0, 0, note="on node 1"),
+        Event("a", 1, 4, memory=300 << 20),
+        Event("a", 2, 4, memory=1500 << 20),
+        runs=2,
+    )
+    assert "a: on node 1" in text
+    assert "1,500 MiB" in text
+    assert "25%" in text.rsplit("all runs", 1)[1]  # 2 of 4 steps of one of two runs
+
+
+def test_a_run_tells_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few_digits(monkeypatch)
+    seen: list[Event] = []
+    loop.train(config(monitor=None, recipe={"epochs": 1}), tmp_path, progress=seen.append)
+    assert all(20 << 20 < event.memory < 1 << 40 for event in seen if not event.note)
 
 
 def test_quiet_shows_nothing(capfd: object) -> None:

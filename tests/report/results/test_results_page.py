@@ -23,6 +23,7 @@ from icsbound.report.results.groups import groups, slugs
 from icsbound.report.results.table import load
 
 HOSTILE = "../../x\n```\n</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7 * 7 }}|"
+KEPT = Path(__file__).parents[3] / "docs" / "results" / "results.jsonl"
 ARMS = ("bn", "unitized", "gn")
 
 
@@ -260,3 +261,19 @@ def test_two_rates_at_one_batch_size_are_no_curve() -> None:
     frame = module._frame(lines, found)
     whole = module.Table(lines, found, list(ARMS), [], [], [], None, frame, frame, frame)
     assert conditions.batch_sizes(whole) == []
+
+
+def test_contrasts_come_in_the_order_of_the_arms(tmp_path: Path) -> None:
+    lines = [one for seed in range(2) for arm in ("bn", "unitized", "gn") for one in [line(arm=arm, seed=seed)]]
+    lines += [dataclasses.replace(line(arm=arm), shift="fog", severity=1) for arm in ("gn", "bn", "unitized")]
+    found = load(written(tmp_path / "results.jsonl", lines))
+    assert [c.arm for c in found.headline] == ["unitized", "gn"] * 2
+
+
+@pytest.mark.skipif(not KEPT.exists(), reason="the project keeps no results yet")
+def test_the_kept_text_is_that_of_the_kept_lines() -> None:
+    """`icsbound report docs/results/results.jsonl --markdown` was run after the last change of either."""
+    found = load(KEPT)
+    drawn = figures.all_figures(found)
+    assert markdown.text(found, drawn) == KEPT.with_name("results.md").read_text(encoding="utf-8")
+    assert {p.stem for p in (KEPT.parent / "figures").glob("*.svg")} >= {figure.name for figure in drawn}

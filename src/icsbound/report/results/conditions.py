@@ -121,7 +121,9 @@ def remedies(table: Table, group: Group, name: str) -> list[Figure]:
         alt.layer(
             base.mark_rule(size=2, opacity=0.5).encode(x=alt.X("low:Q"), x2="high:Q", yOffset=offset, tooltip=tip),
             base.mark_circle(size=55).encode(
-                x=alt.X("mean:Q", title="accuracy in %", scale=alt.Scale(zero=False, padding=10)),
+                x=alt.X(
+                    "mean:Q", title="accuracy in %", scale=alt.Scale(zero=False, padding=10), axis=alt.Axis(tickCount=6)
+                ),
                 yOffset=offset,
                 tooltip=tip,
             ),

@@ -72,14 +72,20 @@ def load(path: Path) -> Table:
         lines=lines,
         groups=found,
         arms=arms,
-        headline=contrasts(averages),
-        cells=contrasts(lines),
+        headline=_in_order(contrasts(averages), arms),
+        cells=_in_order(contrasts(lines), arms),
         notes=[str(w.message).replace(str(file), file.name) + "." for w in caught],
         planned=_planned(folder),
         accuracy=_frame(lines, found),
         means=_frame(averages, found),
         alpha=_alpha(folder, lines, found),
     )
+
+
+def _in_order(found: list[Contrast], arms: list[str]) -> list[Contrast]:
+    """`found` with the arms of each group and case in the order of `arms`."""
+    place = {key: k for k, key in enumerate(dict.fromkeys((c.group, c.case) for c in found))}
+    return sorted(found, key=lambda c: (place[c.group, c.case], arms.index(c.arm)))
 
 
 def _frame(lines: Sequence[Line], found: list[Group]) -> pd.DataFrame:
