@@ -98,6 +98,7 @@ def two(rank: int, world: int) -> None:
     with without_native_kernels():
         parts_equal_the_whole(rank, [3, 5], (8, 3, 2, 3))
     native_kernels_run_in_two_phases(rank)
+    images_of_different_sizes(rank)
     large_means(rank)
     data_parallel(rank)
     compiled(rank)
@@ -131,6 +132,21 @@ def native_kernels_run_in_two_phases(rank: int) -> None:
     finally:
         cpu._calls = calls
     assert counted == {"forward": 2, "backward": 2}
+
+
+def images_of_different_sizes(rank: int) -> None:
+    """What the norm of a sample is divided by then differs between processes; both implementations know it."""
+    p = problem((3, 4, 5 + 3 * rank), seed=rank)
+    alpha = torch.tensor([0.0, 0.3, 0.8, 1.0], dtype=torch.float64, requires_grad=True)
+    found = []
+    for implementation in (contextlib.nullcontext(), without_native_kernels()):
+        with implementation:
+            y = unitized_batch_norm(
+                p.x, None, None, p.weight.detach(), None, alpha, training=True, target="paper", process_group="world"
+            )
+            found.append((y, *torch.autograd.grad(y, (p.x, alpha), p.dy)))
+    for native, aten in zip(*found, strict=True):
+        assert_near(native, aten, TOLERANCE)
 
 
 def three(rank: int, world: int) -> None:

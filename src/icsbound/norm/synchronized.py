@@ -3,7 +3,8 @@
 Forward, each process sends the mean, the biased variance and the number of its values per channel, packed in one
 vector, and merges what it receives: ``mean = Σ n_i mean_i / n``, ``var = Σ n_i (var_i + (mean_i - mean)²) / n``. It is
 an all-gather and no all-reduce: sums of squares over processes lose digits where mean ≫ std, unless all agree on a
-pivot first. Backward, the sums of `coefficients.Sums` are added up by one all-reduce.
+pivot first. Backward, the sums of `coefficients.Sums` are added up by one all-reduce. The native kernels do their part
+in two calls each way, before and after the exchange.
 
 Batches may differ in size, and be empty; every process must call the layer, and its backward, equally often. As with
 `nn.SyncBatchNorm`, the gradient of x is that of the sum of the losses of all processes, and those of the parameters are
