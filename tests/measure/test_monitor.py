@@ -486,6 +486,13 @@ def test_a_share_goes_on_after_a_resume(monkeypatch: pytest.MonkeyPatch) -> None
     assert resumed.pace.training == pytest.approx(29.9)  # the time of the step across the break is not known
 
 
+def test_monitors_do_not_share_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = Budget(0.1)
+    monitor, clock = watched(monkeypatch, 0.3, every=budget)
+    ICSMonitor(networks.cnn(), networks.images(8), every=budget).step(0)
+    assert run_by(clock, monitor, 0.1, range(151)) == [0, 100, 150]
+
+
 def test_a_share_that_is_none() -> None:
     with pytest.raises(InputError, match="share must be above 0, got 0"):
         Budget(0)

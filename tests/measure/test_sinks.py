@@ -8,7 +8,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from icsbound.measure.monitor import ICSMonitor
 from icsbound.measure.sinks import scalars
-from icsbound.records import DistanceRecord, RunRecord
+from icsbound.records import CostRecord, DistanceRecord, RunRecord
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard")
 
@@ -25,8 +25,12 @@ def test_tensorboard(tmp_path: Path) -> None:
     tags = set(events.Tags()["scalars"])
     quantities = ("value", "lower", "paired", "independent", "mean_shift", "norms", "scale", "scale_free")
     expected = {f"{v} {q}/{la}" for v in ("pooled", "sample") for q in quantities for la in ("1", "4", "9")}
+    expected |= {f"cost/{field}" for field in ("capture", "distances", "training", "share")}
     assert tags == expected | {f"{q}/{la}" for q in ("weight_mean", "weight_max") for la in ("1", "4", "9")}
+    shares = {e.step: e.value for e in events.Scalars("cost/share")}
     for record in found:
+        if isinstance(record, CostRecord):
+            assert shares.get(record.step) == (None if record.share is None else pytest.approx(record.share))
         if isinstance(record, DistanceRecord):
             paired = {e.step: e.value for e in events.Scalars(f"{record.view} paired/{record.layer}")}
             assert paired[record.step_b] == pytest.approx(record.paired)

@@ -50,8 +50,8 @@ class ICSMonitor:
     sink: called with each record as soon as it is known, so that an interruption loses none; such as
         `icsbound.records.Writer(path).write`, or a sequence of such callables.
     verdicts: also judge every exact distance: a `ShiftRecord` follows each, and `VerdictRecord`s come when all of the
-        step are known, with the false discovery rate over the layers and views of that step kept at `rate`. It makes
-        the distances about three times as dear.
+        step are known, with the false discovery rate over the layers and views of that step kept at `rate`. It takes
+        some five times as long as the distances alone.
     smallest: what the verdicts take for a shift, in units of each layer's spread before it.
     alert: called with the record of every "moved" verdict (`verdicts` are then on), once all records of the step are
         with the sinks and the monitor is ready for the next: it may raise, to stop a training that can be saved and

@@ -109,6 +109,8 @@ def schedule(argument: str, every: Schedule) -> Callable[[int], bool]:
         return lambda step: False
     if every == "budget":
         return Budget()
+    if isinstance(every, Budget):
+        return Budget(every.share)  # a monitor's own, since it follows that monitor's times
     if callable(every):
         return every
     interval = _check.positive_int(argument, every)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Protocol
 
-from icsbound.records import DistanceRecord, LayerRecord, Record
+from icsbound.records import CostRecord, DistanceRecord, LayerRecord, Record
 
 _DISTANCES = ("value", "lower", "paired", "independent", "mean_shift", "norms", "scale", "scale_free")
 
@@ -22,11 +22,16 @@ def scalars(writer: ScalarWriter) -> Callable[[Record], None]:
     """A sink that sends numbers to `writer`, such as ``torch.utils.tensorboard.SummaryWriter(folder)``.
 
     Tags: ``VIEW FIELD/LAYER`` at the later step of a distance (``pooled scale_free/layer1.bn1``), ``FIELD/LAYER`` for
-    the parameters of a layer: one group of charts for each quantity, one chart for each layer. What a record leaves
-    open is left out.
+    the parameters of a layer: one group of charts for each quantity, one chart for each layer; ``cost/FIELD`` for what
+    measuring took. What a record leaves open is left out.
     """
 
     def sink(record: Record) -> None:
+        if isinstance(record, CostRecord):
+            for field in ("capture", "distances", "training", "share"):
+                if (number := getattr(record, field)) is not None:
+                    writer.add_scalar(f"cost/{field}", number, record.step)
+            return
         if isinstance(record, DistanceRecord):
             numbers = {f"{record.view} {field}": getattr(record, field) for field in _DISTANCES}
             layer, step = record.layer, record.step_b
