@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from icsbound import _native
-from icsbound._check import InputError
 from icsbound.measure.certificate import SPREAD, Certificate, certify, identity_certificate, lowered
 from icsbound.measure.common import carried_over, repeated, without_common
 from icsbound.measure.cost import Pair
+from icsbound.measure.pot import pot
 
 ITERATIONS = 1_000_000_000  # of the network simplex: never the reason to stop
 POLISH = 8
@@ -174,12 +174,7 @@ def _network_simplex(
     cost: Tensor, weights_a: Tensor | None, weights_b: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, float]:
     """POT's exact solver: (column of the largest share of every row, u, v, cost)."""
-    try:
-        import ot
-    except ImportError:
-        raise InputError(
-            "the Earth Mover distance of these clouds needs POT, which is not installed: pip install 'icsbound[emd]'"
-        ) from None
+    ot = pot("the Earth Mover distance of these clouds")
     mass_a, mass_b = (np.empty(0) if w is None else w.numpy() for w in (weights_a, weights_b))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what POT warns about shows as a gap

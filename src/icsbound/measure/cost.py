@@ -12,7 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from icsbound import _check
+from icsbound._check import InputError
+
 BLOCK_BYTES = 8 << 20  # row blocks of about this size stay in the last-level cache
+MAX_BYTES = 4 << 30  # of the cost matrix: n = 23,170
 NEAR = 1e-6  # entries whose square is below NEAR * (|a_i|^2 + |b_j|^2) lose too many digits in the matrix product
 
 
@@ -21,6 +25,16 @@ def row_blocks(rows: int, bytes_per_row: int) -> Iterator[slice]:
     step = max(1, BLOCK_BYTES // max(1, bytes_per_row))
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))
+
+
+def refuse_too_large(n: int, m: int, max_bytes: int) -> None:
+    """Raise InputError if the cost matrix of n x m rows takes more than `max_bytes`."""
+    _check.positive_int("max_bytes", max_bytes)
+    if 8 * n * m > max_bytes:
+        raise InputError(
+            f"max_bytes must be at least {8 * n * m:,} for the cost matrix of {n} x {m} rows, got {max_bytes:,}; "
+            "a subsample of the rows needs less"
+        )
 
 
 def _exponent(largest: float) -> int:

@@ -25,8 +25,6 @@ from icsbound.measure.assignment import solve, transport
 from icsbound.measure.certificate import Certificate
 from icsbound.measure.line import line
 
-MAX_BYTES = 4 << 30  # of the cost matrix: n = 23,170
-
 
 @dataclass(frozen=True, eq=False)
 class EMDResult:
@@ -60,12 +58,14 @@ def emd(
     *,
     weights_a: Tensor | None = None,
     weights_b: Tensor | None = None,
-    max_bytes: int = MAX_BYTES,
+    max_bytes: int = costs.MAX_BYTES,
 ) -> EMDResult:
     """The exact Earth Mover distance W1 between two clouds, with dual potentials that certify it.
 
     Args:
-        a: cloud (n, d) of any floating dtype, on any device; computed in float64.
+        a: cloud (n, d) of any floating dtype, on any device; computed in float64. The cost matrix and the certificate
+            of the identity are computed on that device (on the CPU for one without float64); where a solver must
+            finish, the matrix is copied to the CPU. `matching`, `u` and `v` are on the device of the clouds.
         b: cloud (m, d) on the same device. With m = n and no weights the result has a matching; otherwise general
             transport is solved (by POT, ``pip install 'icsbound[emd]'``; for d = 1 by sorting).
         weights_a: nonnegative weights (n) of the rows of `a`, normalized to sum 1; uniform where None.
@@ -79,13 +79,8 @@ def emd(
     """
     _check.clouds(a, b)
     wa, wb = _weights("weights_a", weights_a, len(a)), _weights("weights_b", weights_b, len(b))
-    _check.positive_int("max_bytes", max_bytes)
-    needed = 8 * len(a) * len(b)
-    if a.shape[1] > 1 and needed > max_bytes:
-        raise InputError(
-            f"max_bytes must be at least {needed:,} for the cost matrix of {len(a)} x {len(b)} rows, "
-            f"got {max_bytes:,}; a subsample of the rows needs less"
-        )
+    if a.shape[1] > 1:
+        costs.refuse_too_large(len(a), len(b), max_bytes)
     with torch.no_grad():
         pair = costs.pair(a, b)
         uniform = len(a) == len(b) and wa is None and wb is None
