@@ -155,7 +155,8 @@ def _compare(args: argparse.Namespace) -> int:
 
     report.require()
     if args.resume:
-        config, out = compare.CompareConfig.load(resumed(args)), args.resume
+        config, out = compare.CompareConfig.load(resumed(args), (args.model,)), args.resume
+        same(args, model=config.base.model)
         if args.data_dir is not None:
             config = dataclasses.replace(config, base=dataclasses.replace(config.base, data_dir=args.data_dir))
     else:
@@ -194,7 +195,8 @@ def _train(args: argparse.Namespace) -> int:
     if group and args.force:
         fail("--force", "be left out where several processes start at once", args.force)
     if args.resume:
-        config, out = TrainConfig.load(resumed(args)), args.resume
+        config, out = TrainConfig.load(resumed(args), (args.model,)), args.resume
+        same(args, model=config.model)
         if args.data_dir is not None:
             config = dataclasses.replace(config, data_dir=args.data_dir)
     else:
@@ -247,6 +249,7 @@ def _doctor(args: argparse.Namespace) -> int:
 # Flags that a resumed run may be given; every other choice stands in its config.json.
 _FREE_ON_RESUME = {
     "command",
+    "model",  # to be named again where it is code
     "run",
     "resume",
     "data_dir",
@@ -263,16 +266,25 @@ _FREE_ON_RESUME = {
 }
 
 
-def resumed(args: argparse.Namespace) -> Path:
-    """The folder of --resume. Raises InputError where flags were given that a run that has begun cannot change."""
-    given = [
-        name for name, value in vars(args).items() if name not in _FREE_ON_RESUME and value is not None and value != []
-    ]
+def resumed(args: argparse.Namespace, free: Sequence[str] = ()) -> Path:
+    """The folder of --resume. Raises InputError where flags were given that a run that has begun cannot change; `free`
+    are further ones that may be given.
+    """
+    known = {*_FREE_ON_RESUME, *free}
+    given = [name for name, value in vars(args).items() if name not in known and value is not None and value != []]
     if given:
         flags = ", ".join("--" + name.replace("_", "-") for name in given)
         raise InputError(f"--resume takes every choice from {args.resume}/config.json: leave out {flags}")
     folder: Path = args.resume
     return folder
+
+
+def same(args: argparse.Namespace, **values: Any) -> None:
+    """Raise InputError where a flag was given that is not what the run has in its config.json."""
+    for name, value in values.items():
+        given = getattr(args, name)
+        if given not in (None, [], value):
+            fail(f"--{name.replace('_', '-')}", f"be left out with --resume, or be {value!r} as in config.json", given)
 
 
 def configured(args: argparse.Namespace, base: TrainConfig) -> TrainConfig:

@@ -71,6 +71,7 @@ def add(commands: Any, arm_help: str, training_flags: Callable[[argparse.Argumen
     evaluate.add_argument("--shift-seed", type=int, default=0, help="fixes corruptions and orders")
     _table_flags(evaluate)
     evaluate.add_argument("--data-dir", metavar="DIR", help="where the data lie now, if they moved")
+    evaluate.add_argument("--model", help="of the runs, named again where it is code: pkg.module:factory")
     evaluate.add_argument("--threads", type=int, help="torch's threads on the CPU")
     evaluate.add_argument("--out", type=Path, required=True, metavar="DIR", help="its results.jsonl is added to")
     evaluate.add_argument("--json", action="store_true", help="print the lines as JSON")
@@ -125,7 +126,8 @@ def _sweep(args: argparse.Namespace) -> int:
 
     shard = _shard(args.shard) if args.shard else (1, 1)
     if args.resume:
-        config, out = SweepConfig.load(cli.resumed(args)), args.resume
+        config, out = SweepConfig.load(cli.resumed(args), (args.model,)), args.resume
+        cli.same(args, model=config.base.model)
         if args.data_dir is not None:
             config = dataclasses.replace(config, base=dataclasses.replace(config.base, data_dir=args.data_dir))
     else:
@@ -209,6 +211,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             setting=args.setting or "evaluate",
             phase=args.phase or "explore",
             data_dir=args.data_dir,
+            model=args.model,
             threads=args.threads,
             progress=show,
         )
@@ -234,7 +237,9 @@ def _measure(args: argparse.Namespace) -> int:
     from icsbound.report import verdicts
 
     if args.resume:
-        config, out = measure.load(cli.resumed(args)), args.resume
+        named = (args.model, args.data, *(args.data_b or ()))
+        config, out = measure.load(cli.resumed(args, ("data", "data_b")), named), args.resume
+        cli.same(args, model=config.model, data=config.data, data_b=list(config.data_b))
         if args.data_dir is not None:
             config = dataclasses.replace(config, data_dir=args.data_dir)
     else:

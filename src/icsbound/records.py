@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from icsbound._check import InputError
+from icsbound._check import InputError, shown
 
 SCHEMA = 1
 CLOCK = {"clock": True}
@@ -272,8 +272,14 @@ KINDS: dict[str, type[Record]] = {
 }
 
 
+def _is_whole(value: object) -> bool:
+    # Within 64 bits: what tables and other languages hold.
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    # Infinity is written as text; as a number it would be one that no double holds.
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 # A field's declared type, checked when a file is read: records may come from elsewhere.
@@ -281,9 +287,9 @@ _IS: dict[str, Callable[[Any], bool]] = {
     "None": lambda v: v is None,
     "str": lambda v: isinstance(v, str),
     "bool": lambda v: isinstance(v, bool),
-    "int": lambda v: isinstance(v, int) and not isinstance(v, bool),
+    "int": _is_whole,
     "float": _is_number,
-    "list[int]": lambda v: isinstance(v, list) and all(isinstance(t, int) and not isinstance(t, bool) for t in v),
+    "list[int]": lambda v: isinstance(v, list) and all(map(_is_whole, v)),
     "list[float]": lambda v: isinstance(v, list) and all(map(_is_number, v)),
     "dict[str, str]": lambda v: isinstance(v, dict) and all(isinstance(t, str) for t in v.values()),
 }
@@ -306,21 +312,20 @@ def from_dict(values: dict[str, Any]) -> Record:
     """The record that `values`, one decoded line, stands for. Raises InputError for a newer schema or another shape."""
     values = dict(values)
     schema, kind = values.pop("schema", None), values.pop("kind", None)
-    if schema != SCHEMA:
-        raise InputError(f"schema must be {SCHEMA} to be read by this version of icsbound, got {schema!r}")
-    if kind not in KINDS:
-        raise InputError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    if type(schema) is not int or schema != SCHEMA:
+        raise InputError(f"schema must be {SCHEMA} to be read by this version of icsbound, got {shown(schema)}")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise InputError(f"kind must be one of {', '.join(KINDS)}, got {shown(kind)}")
     types = {f.name: str(f.type) for f in dataclasses.fields(KINDS[kind])}
     if set(types) != set(values):
         missing, unknown = sorted(set(types) - set(values)), sorted(set(values) - set(types))
-        raise InputError(
-            f"a record of kind {kind!r} must hold its own fields, got missing {missing} and unknown {unknown}"
-        )
+        got = f"missing {shown(missing)} and unknown {shown(unknown)}"
+        raise InputError(f"a record of kind {kind!r} must hold its own fields, got {got}")
     for name, value in values.items():
         if "float" in types[name] and value in ("Infinity", "-Infinity"):
             values[name] = float(value)
         elif not any(_IS[part](value) for part in types[name].split(" | ")):
-            raise InputError(f"{name} of a record of kind {kind!r} must be {types[name]}, got {value!r}")
+            raise InputError(f"{name} of a record of kind {kind!r} must be {types[name]}, got {shown(value)}")
     return KINDS[kind](**values)
 
 
@@ -346,6 +351,8 @@ def read(path: str | os.PathLike[str]) -> list[Record]:
     for number, line in enumerate(complete, 1):
         try:
             records.append(from_dict(json.loads(line)))
+        except RecursionError:
+            raise InputError(f"{path}: line {number} is not a record: it is nested too deeply") from None
         except (ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{path}: line {number} is not a record: {error}") from None
     return records
@@ -361,7 +368,7 @@ class Writer:
     def __init__(self, path: str | os.PathLike[str], offset: int | None = None) -> None:
         self._file = open(path, "ab")  # noqa: SIM115  (closed by close(); a writer outlives one block)
         if offset is not None:
-            if offset > self._file.tell():
+            if not 0 <= offset <= self._file.tell():
                 size = self._file.tell()
                 self._file.close()
                 raise InputError(f"offset must lie within {path} ({size} bytes), got {offset}: records were lost")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icsbound._check import InputError, one_of, real
+from icsbound._check import InputError, fail, one_of, real
 
 PHASES = ("explore", "confirm")
 
@@ -69,19 +69,25 @@ class Line:
 def append(path: Path, line: Line, *, once: bool = False) -> None:
     """Write `line` at the end of the file at `path`, whole and at once, also where several processes write to it.
 
-    With `once` nothing is written where the file holds the line's measurement already.
+    With `once` nothing is written where the file holds the line's measurement already. Raises InputError where the file
+    cannot be written.
     """
     content = (json.dumps(dataclasses.asdict(line), allow_nan=False, ensure_ascii=False) + "\n").encode()
-    with open(path, "ab+") as file, _locked(file):
-        if once and any(known.key == line.key for known in read(path)):
-            return
-        # A line that a killed process left half written stays, closed off, and `read` passes over it.
-        size = file.seek(0, os.SEEK_END)
-        if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
-            content = b"\n" + content
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(path, "ab+", buffering=0) as file, _locked(file):
+            if once and any(known.key == line.key for known in read(path)):
+                return
+            # A line that a killed process left half written stays, closed off, and `read` passes over it.
+            size = file.seek(0, os.SEEK_END)
+            if size and os.pread(file.fileno(), 1, size - 1) != b"\n":
+                content = b"\n" + content
+            while content:
+                content = content[file.write(content) :]
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written: {error.strerror}; the same command goes on from what is finished"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -108,11 +114,33 @@ def read(path: Path) -> list[Line]:
             continue
         try:
             values = json.loads(text)
+        except RecursionError:
+            raise InputError(f"{path}: line {number} is no line of results: it is nested too deeply") from None
         except ValueError:
             warnings.warn(f"{path}: line {number} was cut off and is left out", stacklevel=2)
             continue
         try:
-            found.append(Line(**values))
+            found.append(Line(**_checked(values)))
         except (TypeError, ValueError) as error:
             raise InputError(f"{path}: line {number} is no line of results: {error}") from None
     return found
+
+
+_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "dict[str, str]": dict, "dict[str, Any]": dict}
+
+
+def _checked(values: Any) -> dict[str, Any]:
+    """`values`, one decoded line, if its fields have their types: a table may come from elsewhere."""
+    if not isinstance(values, dict):
+        fail("a line", "be an object of names and values", values)
+    for field in dataclasses.fields(Line):
+        value, kind = values.get(field.name), str(field.type)
+        if field.name in values and (isinstance(value, bool) or not isinstance(value, _TYPES[kind])):
+            fail(field.name, f"be {kind}", value)
+    if not all(isinstance(version, str) for version in values.get("versions", {}).values()):
+        fail("versions", "be texts", values["versions"])
+    for name in ("seed", "batch_size", "epochs", "severity", "eval_batch"):
+        if not -(2**63) <= values.get(name, 0) < 2**63:
+            fail(name, "lie within 64 bits", values[name])
+    real("seconds", values.get("seconds", 0.0))
+    return values

@@ -104,4 +104,4 @@ def _short(value: Any) -> Any:
     """A number with four digits, null where there is none: a figure shows no more."""
     if value is None or math.isnan(value):
         return None
-    return int(value) if value == int(value) else float(f"{value:.4g}")
+    return int(value) if math.isfinite(value) and value == int(value) else float(f"{value:.4g}")

@@ -14,7 +14,7 @@ from icsbound.records import SeedRecord, StudyRecord
 from icsbound.study.registry import STUDIES
 from icsbound.study.setting import Setting, Study
 from icsbound.training import devices, interrupts
-from icsbound.training.config import TrainConfig, claim, read_json, refuse_another
+from icsbound.training.config import TrainConfig, check_fields, claim, read_json, refuse_another
 from icsbound.training.evaluate import finished_below
 from icsbound.training.progress import Event, Progress, quiet
 
@@ -64,6 +64,7 @@ class StudyConfig:
     def load(cls, folder: str | Path) -> StudyConfig:
         """The studies that the ``config.json`` in `folder` describes."""
         values = read_json(Path(folder) / "config.json")
+        check_fields(cls, values, "config")
         try:
             given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
             return cls(**given)

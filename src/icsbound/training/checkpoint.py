@@ -105,10 +105,12 @@ def load(path: Path) -> dict[str, Any]:
     if hashlib.sha256(content).digest() != digest:
         raise InputError(f"{path} is damaged: its content does not match its checksum")
     try:
-        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        state: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises whatever a hostile file makes it meet
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{path} is not a checkpoint of icsbound: {first}") from None
+    if not isinstance(state, dict):
+        raise InputError(f"{path} is not a checkpoint of icsbound: it holds a {type(state).__name__}")
     return state
 
 

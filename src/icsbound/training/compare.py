@@ -9,14 +9,23 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from icsbound._check import InputError, fail
+from icsbound._check import InputError, fail, shown
 from icsbound.records import ResultRecord
 from icsbound.training import loop, per_arm, pool
-from icsbound.training.config import MonitorConfig, TrainConfig, claim, read_json, refuse_another
+from icsbound.training.config import (
+    MonitorConfig,
+    TrainConfig,
+    check_consent,
+    check_fields,
+    claim,
+    read_json,
+    refuse_another,
+)
 from icsbound.training.progress import Progress, quiet
 from icsbound.training.session import Session
 
@@ -71,15 +80,18 @@ class CompareConfig:
         shared = {key: value for key, value in values.items() if key not in ("arms", "by_arm", "seeds")}
         arms, seeds, own = values.get("arms"), values.get("seeds"), values.get("by_arm", {})
         if not isinstance(arms, list) or not isinstance(seeds, list):
-            raise InputError(f"a comparison's config must hold lists of arms and seeds, got {arms!r} and {seeds!r}")
-        if not isinstance(own, dict) or not all(isinstance(changes, dict) for changes in own.values()):
-            fail("by_arm", "be an object of arms and what is their own", own)
-        return cls(arms=tuple(arms), by_arm=own, seeds=tuple(seeds), base=TrainConfig.from_dict(shared))
+            got = f"{shown(arms)} and {shown(seeds)}"
+            raise InputError(f"a comparison's config must hold lists of arms and seeds, got {got}")
+        check_fields(cls, {"arms": arms, "seeds": seeds}, "config")
+        base = TrainConfig.from_dict(shared)
+        return cls(arms=tuple(arms), by_arm=per_arm.checked(own), seeds=tuple(seeds), base=base)
 
     @classmethod
-    def load(cls, folder: str | Path) -> CompareConfig:
-        """The comparison that the ``config.json`` in `folder` describes."""
-        return cls.from_dict(read_json(Path(folder) / "config.json"))
+    def load(cls, folder: str | Path, models: Sequence[str | None] = ()) -> CompareConfig:
+        """The comparison that the ``config.json`` in `folder` describes; for `models` see `TrainConfig.load`."""
+        config = cls.from_dict(read_json(Path(folder) / "config.json"))
+        check_consent(folder, config.base.model, models)
+        return config
 
 
 def folder_name(run: str) -> str:

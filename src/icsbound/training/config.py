@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from icsbound._check import InputError, fail, nearest, one_of, positive_int, real
-from icsbound.training import arms, checkpoint, data
+from icsbound._check import InputError, fail, nearest, one_of, positive_int, real, shown
+from icsbound.training import arms, checkpoint, data, foreign
 from icsbound.training.recipes import RECIPES, Recipe
 
 
@@ -144,6 +144,8 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
         """The run that `values` describe. Raises InputError for a field this version does not know."""
+        if not isinstance(values, Mapping):
+            fail("config", "be an object of names and values", values)
         values = dict(values)
         for key, inner in (("recipe", Recipe), ("monitor", MonitorConfig)):
             if values.get(key) is not None:
@@ -152,22 +154,62 @@ class TrainConfig:
         return built
 
     @classmethod
-    def load(cls, folder: str | Path) -> TrainConfig:
-        """The run that the ``config.json`` in `folder` describes."""
-        return cls.from_dict(read_json(Path(folder) / "config.json"))
+    def load(cls, folder: str | Path, models: Sequence[str | None] = ()) -> TrainConfig:
+        """The run that the ``config.json`` in `folder` describes.
+
+        A folder may come from anywhere. A model in it that would import and call a function, or fetch something, must
+        be one of `models`: those that the caller named.
+        """
+        config = cls.from_dict(read_json(Path(folder) / "config.json"))
+        check_consent(folder, config.model, models)
+        return config
+
+
+def check_consent(folder: str | Path, text: str | None, given: Sequence[str | None], flag: str = "--model") -> None:
+    """Raise InputError where the ``config.json`` in `folder` names code as `text` that is not among `given`."""
+    if text is not None and foreign.needs_consent(text) and text not in given:
+        raise InputError(
+            f"{folder} names {text!r} in its config.json, which is code that would be run: if you trust it, name it "
+            f"again by {flag}"
+        )
 
 
 def _build(cls: Any, values: Any, where: str) -> Any:
     if not isinstance(values, Mapping):
         fail(where, "be an object of names and values", values)
-    names = {f.name for f in dataclasses.fields(cls)}
-    for key in values:
-        if key not in names:
-            raise InputError(f"{where} must hold fields of {cls.__name__}, got {key!r}{nearest(key, names)}")
+    check_fields(cls, values, where)
     try:
         return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
     except TypeError as error:
         raise InputError(f"{where} cannot be read: {error}") from None
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# What JSON has for a field's declared type. A config may come from anywhere, and a constructor checks values alone.
+_IS: dict[str, Callable[[Any], bool]] = {
+    "None": lambda v: v is None,
+    "str": lambda v: isinstance(v, str),
+    "bool": lambda v: isinstance(v, bool),
+    "int": lambda v: isinstance(v, int) and not isinstance(v, bool),
+    "float": _number,
+    "tuple[str, ...]": lambda v: isinstance(v, list | tuple) and all(isinstance(one, str) for one in v),
+    "tuple[int, ...]": lambda v: isinstance(v, list | tuple) and all(_IS["int"](one) for one in v),
+    "tuple[float, ...]": lambda v: isinstance(v, list | tuple) and all(map(_number, v)),
+}
+
+
+def check_fields(cls: Any, values: Mapping[str, Any], where: str) -> None:
+    """Raise InputError unless `values` are fields of the dataclass `cls`, those of plain types of their types."""
+    types = {f.name: str(f.type).split(" | ") for f in dataclasses.fields(cls)}
+    for key, value in values.items():
+        if key not in types:
+            raise InputError(f"{where} must hold fields of {cls.__name__}, got {shown(key)}{nearest(key, types)}")
+        plain = [kind for kind in types[key] if kind in _IS]
+        if len(plain) == len(types[key]) and not any(_IS[kind](value) for kind in plain):
+            fail(f"{key} in {where}", f"be {' or '.join(types[key])}", value)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -176,7 +218,7 @@ def read_json(path: Path) -> dict[str, Any]:
         values = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path.parent} must be the folder of a run, and holds no {path.name}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last for what is nested deeply
         raise InputError(f"{path} cannot be read: {error}") from None
     if not isinstance(values, dict):
         fail(str(path), "hold a JSON object", values)

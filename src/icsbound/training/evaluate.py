@@ -111,18 +111,23 @@ def weights(run: Path) -> dict[str, Tensor]:
         raise InputError(f"{run / 'model.safetensors'} cannot be read: {error}") from None
 
 
-def load(run: str | Path, *, data_dir: str | Path | None = None) -> tuple[TrainConfig, nn.Module, data.Splits]:
-    """The config, trained network (in evaluation mode) and data of the finished run in folder `run`."""
+def load(
+    run: str | Path, *, data_dir: str | Path | None = None, model: str | None = None
+) -> tuple[TrainConfig, nn.Module, data.Splits]:
+    """The config, trained network (in evaluation mode) and data of the finished run in folder `run`; its model is to be
+    named again by `model` where it is code (see `TrainConfig.load`).
+    """
     run = Path(run)
-    config = TrainConfig.load(run)
+    config = TrainConfig.load(run, (model,))
     state = weights(run)
     splits = load_splits(config if data_dir is None else dataclasses.replace(config, data_dir=str(data_dir)))
-    model = network(config, splits.train).to(getattr(torch, config.dtype))
+    made = network(config, splits.train).to(getattr(torch, config.dtype))
     try:
-        model.load_state_dict(state)
+        made.load_state_dict(state)
     except RuntimeError as error:
-        raise InputError(f"{run / 'model.safetensors'} does not fit the network of config.json: {error}") from None
-    return config, model.eval(), splits
+        text = " ".join(str(error).split())[:300]
+        raise InputError(f"{run / 'model.safetensors'} does not fit the network of config.json: {text}") from None
+    return config, made.eval(), splits
 
 
 def evaluate(
@@ -133,6 +138,7 @@ def evaluate(
     setting: str = "evaluate",
     phase: str = "explore",
     data_dir: str | Path | None = None,
+    model: str | None = None,
     threads: int | None = None,
     progress: Progress = quiet,
 ) -> list[results.Line]:
@@ -140,7 +146,8 @@ def evaluate(
     ``out/results.jsonl``.
 
     A line is written as soon as it is measured, and what the table holds already is not measured again. The part
-    evaluated is that of the run's own `split`. Raises InputError for a run that is not finished.
+    evaluated is that of the run's own `split`. Raises InputError for a run that is not finished, and for one whose
+    model is code and not named again by `model`.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -150,13 +157,13 @@ def evaluate(
     cases = conditions.cases()
     with devices.threads(threads):
         for folder in runs:
-            config, model, splits = load(folder, data_dir=data_dir)
+            config, network, splits = load(folder, data_dir=data_dir, model=model)
             if conditions.shift_dir is not None and config.split != "test":
                 fail("shift_dir", "go with runs whose split is 'test': published images are test images", config.split)
             normalize = normalization(config, splits.train, conditions.standardize)
-            perturb(model, conditions.perturb)
+            perturb(network, conditions.perturb)
             if conditions.recalibrate:
-                recalibrate(model, splits.train, normalize, conditions.recalibrate, seed=conditions.seed)
+                recalibrate(network, splits.train, normalize, conditions.recalibrate, seed=conditions.seed)
             for number, (shift, severity) in enumerate(cases, 1):
                 started = time.perf_counter()
                 line = results.of_run(
@@ -175,7 +182,7 @@ def evaluate(
                 if line.key in known:
                     line = known[line.key]
                 else:
-                    _, accuracy = _scored(model, splits.part(config.split), normalize, conditions, shift, severity)
+                    _, accuracy = _scored(network, splits.part(config.split), normalize, conditions, shift, severity)
                     line = dataclasses.replace(line, accuracy=accuracy, seconds=time.perf_counter() - started)
                     results.append(table, line)
                     known[line.key] = line

@@ -23,11 +23,13 @@ class Files:
         if split is None:
             fail("data_dir", f"hold a folder {' or '.join(names)} of classes", str(root))
         self.split = split
-        self.classes = tuple(sorted(entry.name for entry in os.scandir(split) if entry.is_dir()))
+        with os.scandir(split) as entries:
+            self.classes = tuple(sorted(entry.name for entry in entries if entry.is_dir()))
         labels, names_of = [], []
         for label, name in enumerate(self.classes):
             # Files alone: a pipe of such a name would be waited for.
-            files = sorted(entry.name for entry in os.scandir(split / name) if entry.is_file())
+            with os.scandir(split / name) as entries:
+                files = sorted(entry.name for entry in entries if _is_file(entry))
             for file in files:
                 if os.path.splitext(file)[1].lower() in SUFFIXES:
                     labels.append(label)
@@ -42,7 +44,15 @@ class Files:
     def picture(self, index: int) -> tuple[Path, str]:
         """The file of a picture, and its path."""
         path = self.split / self.classes[int(self.labels[index])] / os.fsdecode(bytes(self._names[index]))
-        return path, str(path)
+        # A name may hold what no terminal should be told, line breaks among it.
+        return path, "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def both(root: str | Path) -> tuple[Files, Files]:

@@ -33,6 +33,14 @@ def split(text: str) -> tuple[str, str, dict[str, Any]] | None:
     return ("", f"{named}:{rest}", settings) if weights.is_import(f"{named}:{rest}") else None
 
 
+def needs_consent(text: str) -> bool:
+    """Whether building this network may run code of the user's own, or fetch something: a factory, a name of the hub,
+    or any settings for a library.
+    """
+    parts = split(text)
+    return parts is not None and (parts[0] == "" or bool(parts[2]) or bool({"/", ":"} & set(parts[1])))
+
+
 def build(text: str, *, classes: int, channels: int, size: int, seed: int = 0) -> nn.Module:
     """The network that `text` names, for (N, channels, size, size) images of `classes` classes, with its batch norms.
 

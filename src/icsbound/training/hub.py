@@ -63,6 +63,8 @@ KNOWN = {
         rows=(1_281_167, 50_000),
     ),
 }
+# Bytes of a row beside its pixels, generously: names, labels, a picture's header.
+_BESIDE = 4096
 _TESTS = ("test", "validation", "val", "valid")
 
 
@@ -96,19 +98,19 @@ class Table:
         self._where: list[tuple[Path, int]] = []
         self._contents: list[Any] = []
         labels: list[Any] = []
-        for file in _files(name, folder, split):
+        files = _files(name, folder, split)
+        _check_footers(name, columns, part, files)
+        for file in files:
             try:
                 table = parquet.read_table(file, columns=[image, label])
                 cells, theirs = table.column(image).to_pylist(), table.column(label).to_pylist()
-                self._contents += [cell["bytes"] for cell in cells]
+                self._contents += [None if cell is None else cell["bytes"] for cell in cells]
             except Exception as error:  # a reader raises whatever a damaged file makes it meet
                 raise InputError(
                     f"{file} must hold the columns {image} and {label} of {name}: {_line(error)}"
                 ) from None
             labels += theirs
             self._where += [(file, row) for row in range(len(theirs))]
-        if columns.rows is not None and len(labels) != columns.rows[part]:
-            fail(f"the {split} part of {name} in {folder}", f"hold {columns.rows[part]} images", len(labels))
         self.labels = _labels(labels, columns.classes, lambda row: self._named(row))
 
     def _named(self, row: int) -> str:
@@ -232,6 +234,29 @@ def _parts(name: str, columns: Columns, have: list[str]) -> tuple[str, str]:
     if train not in have or test not in have:
         fail(f"data {name!r}", f"have a split train and a split {test or ', '.join(_TESTS)}", have)
     return train, str(test)
+
+
+def _check_footers(name: str, columns: Columns, part: int, files: list[Path]) -> None:
+    """Raise InputError where files say that they hold other than the rows of the data set, or far more bytes than its
+    pictures have: a few kilobytes may unpack to what no memory holds.
+    """
+    import pyarrow.parquet as parquet
+
+    rows, size = 0, 0
+    for file in files:
+        try:
+            footer = parquet.read_metadata(file)
+            rows += footer.num_rows
+            size += sum(footer.row_group(number).total_byte_size for number in range(footer.num_row_groups))
+        except Exception as error:
+            raise InputError(f"{file} must be a parquet file: {_line(error)}") from None
+    if columns.rows is not None and rows != columns.rows[part]:
+        fail(
+            f"the {columns.parts[part]} part of {name} in {files[0].parent}", f"hold {columns.rows[part]} images", rows
+        )
+    if columns.size is not None and size > rows * (_BESIDE + 2 * 3 * columns.size**2):
+        most = f"at most {_BESIDE + 2 * 3 * columns.size**2} bytes a row, as pictures of {columns.size} pixels have"
+        fail(f"the {columns.parts[part]} part of {name} in {files[0].parent}", f"have {most}", f"{size} bytes in all")
 
 
 def _files(name: str, folder: str, split: str | None, *, required: bool = True) -> list[Path]:

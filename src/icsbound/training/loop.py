@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from icsbound import records
-from icsbound._check import InputError, positive_int
+from icsbound._check import InputError, fail, positive_int, real
 from icsbound.training import checkpoint, devices, interrupts, seeds, tracking
 from icsbound.training.config import TrainConfig, claim, refuse_another
 from icsbound.training.journal import Journal
@@ -100,11 +100,13 @@ def train(
     return result
 
 
-def resume(out: str | Path, *, data_dir: str | None = None, **options: Any) -> records.ResultRecord:
-    """Go on with the run in folder `out`; `data_dir` says where its data lie now, if they moved; `options` as for
-    `train`.
+def resume(
+    out: str | Path, *, data_dir: str | None = None, model: str | None = None, **options: Any
+) -> records.ResultRecord:
+    """Go on with the run in folder `out`; `data_dir` says where its data lie now, if they moved; `model` is to be named
+    again where it is code (see `TrainConfig.load`); `options` as for `train`.
     """
-    config = TrainConfig.load(out)
+    config = TrainConfig.load(out, (model,))
     return train(config if data_dir is None else dataclasses.replace(config, data_dir=data_dir), out, **options)
 
 
@@ -359,6 +361,18 @@ class _Loop:
             checkpoint.save(self.out / "checkpoints", self.step, state, self.keep)
         self._saved = time.perf_counter()
 
+    def _take_up(self, state: dict[str, Any]) -> int:
+        """Go back to `state`; returns how far the records had been written then."""
+        self.session.load_state(state)
+        self.step = positive_int("step", state["step"], 0)
+        if self.step > self.session.steps:
+            fail("step", f"be at most {self.session.steps}", self.step)
+        self.seconds = real("seconds", state["seconds"], 0.0)
+        self.last, self.best = state["last"], real("best", state.get("best", -1.0))
+        self.loss_sum = real("loss_sum", state["loss_sum"])
+        self.loss_count = positive_int("loss_count", state["loss_count"], 0)
+        return positive_int("offset", state["offset"], 0)
+
     def _restore(self) -> int:
         """Go back to the newest sound checkpoint; returns how far the records had been written then, 0 without one."""
         passed = ""
@@ -366,12 +380,16 @@ class _Loop:
             if isinstance(state, InputError):
                 self.journal.note(self.step, passed := f"{state}; the one before it is taken instead")
                 continue
-            self.session.load_state(state)
-            self.step = state["step"]
-            self.seconds, self.last, self.best = state["seconds"], state["last"], state.get("best", -1.0)
-            self.loss_sum, self.loss_count = state["loss_sum"], state["loss_count"]
+            try:
+                offset = self._take_up(state)
+            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                # Whole, and yet not what this run wrote: what it has set by now cannot be told from what it should be.
+                text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                raise InputError(
+                    f"{path} is no checkpoint of this run ({text}); delete it to go on without it"
+                ) from None
             self.journal.note(self.step, f"goes on from step {self.step} of {self.session.steps} ({path.name})")
-            return int(state["offset"])
+            return offset
         if passed:
             self.journal.note(0, "no checkpoint is sound: the run begins again")
         return 0

@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from icsbound.measure.entries import Place, distance_record, layer_record, place
 from icsbound.measure.floor import Estimate, HeldOut, Shift, Verdict, control, shift_report
 from icsbound.records import DistanceRecord, Record, ShiftRecord, VerdictRecord
 from icsbound.training import devices, interrupts
-from icsbound.training.config import claim, read_json, refuse_another
+from icsbound.training.config import check_consent, claim, read_json, refuse_another
 from icsbound.training.picture import Picture
 from icsbound.training.progress import Event, Progress, quiet
 from icsbound.training.states import MeasureConfig, Pair, State, States
@@ -89,11 +89,18 @@ def measure(
     return found
 
 
-def load(out: str | Path) -> MeasureConfig:
-    """The measurement that the ``config.json`` in `out` describes."""
+def load(out: str | Path, named: Sequence[str | None] = ()) -> MeasureConfig:
+    """The measurement that the ``config.json`` in `out` describes.
+
+    Functions in it that give the model or data must be among `named`: those that the caller named.
+    """
     values = read_json(Path(out) / "config.json")
     values.pop("files", None)
-    return MeasureConfig.from_dict(values)
+    config = MeasureConfig.from_dict(values)
+    check_consent(out, config.model, named)
+    for text, flag in ((config.data, "--data"), *((other, "--data-b") for other in config.data_b)):
+        check_consent(out, text, named, flag)
+    return config
 
 
 def _cores() -> int:

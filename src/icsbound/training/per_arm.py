@@ -113,6 +113,14 @@ def values_of(changes: Changes) -> tuple[str, ...]:
     return tuple(sorted({key for own in changes.values() for key in own if key != SETTINGS}))
 
 
+def checked(changes: Any) -> Changes:
+    """`changes`, read from a config, if they have the form of such. Their values are checked where they are used."""
+    if not isinstance(changes, dict) or not all(isinstance(own, dict) for own in changes.values()):
+        fail("by_arm", "be an object of arms and what is their own", changes)
+    made: Changes = changes
+    return made
+
+
 def plain(changes: Changes) -> dict[str, dict[str, Any]]:
     """`changes` as plain values of JSON."""
     return {arm: {k: list(v) if isinstance(v, tuple) else v for k, v in own.items()} for arm, own in changes.items()}

@@ -26,8 +26,8 @@ from icsbound._check import InputError, fail, one_of, positive_int, real
 from icsbound.measure import laws, views
 from icsbound.measure.capture import Probe, Settings, snapshot
 from icsbound.measure.collector import Snapshot
-from icsbound.training import arms, data, foreign, loop, models, seeds, spec, weights
-from icsbound.training.config import TrainConfig
+from icsbound.training import arms, data, loop, models, seeds, spec, weights
+from icsbound.training.config import TrainConfig, check_fields
 from icsbound.training.corruptions import corrupt
 from icsbound.training.session import load_splits, network, normalization
 
@@ -100,6 +100,7 @@ class MeasureConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> MeasureConfig:
         """The measurement that `values` describe."""
+        check_fields(cls, values, "config")
         try:
             given: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
             return cls(**given)
@@ -131,7 +132,7 @@ class States:
 
     def __init__(self, config: MeasureConfig) -> None:
         first = Path(config.checkpoints[0])
-        self.home = TrainConfig.load(first) if first.is_dir() else None  # says how inputs are prepared
+        self.home = TrainConfig.load(first, (config.model,)) if first.is_dir() else None  # says how inputs are prepared
         if self.home is not None:
             self.home = _moved(self.home, config.data_dir)
         if config.data is None and self.home is None:
@@ -176,11 +177,11 @@ class States:
         """The network of `state` in evaluation mode, on the device of the measurement."""
         config = self.config
         if state.run is not None:
-            own = _moved(TrainConfig.load(state.run), config.data_dir)
+            own = _moved(TrainConfig.load(state.run, (config.model,)), config.data_dir)
             model = network(own, load_splits(own).train).to(getattr(torch, own.dtype))
         elif config.model is None:
             fail("model", "be given for files of weights, as pkg.module:factory or as in a training", None)
-        elif weights.is_import(config.model) and config.model.partition(":")[0] not in foreign.LIBRARIES:
+        elif weights.is_import(config.model):
             made = weights.imported("model", config.model)()
             if not isinstance(made, nn.Module):
                 fail("model", "be a function that returns a torch.nn.Module", made)

@@ -8,7 +8,7 @@ go on.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from icsbound._check import InputError, fail, one_of
 from icsbound.records import ResultRecord
 from icsbound.training import cluster, devices, loop, per_arm, pool, results
 from icsbound.training.compare import folder_name
-from icsbound.training.config import TrainConfig, claim, read_json, refuse_another
+from icsbound.training.config import TrainConfig, check_consent, check_fields, claim, read_json, refuse_another
 from icsbound.training.progress import Progress, quiet
 from icsbound.training.session import Session
 
@@ -77,14 +77,18 @@ class SweepConfig:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in own.items()} | {"base": shared}
 
     @classmethod
-    def load(cls, folder: str | Path) -> SweepConfig:
-        """The sweep that the ``config.json`` in `folder` describes."""
+    def load(cls, folder: str | Path, models: Sequence[str | None] = ()) -> SweepConfig:
+        """The sweep that the ``config.json`` in `folder` describes; for `models` see `TrainConfig.load`."""
         values = read_json(Path(folder) / "config.json")
+        check_fields(cls, values, "config")
         try:
             own: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-            return cls(**{**own, "base": TrainConfig.from_dict(values["base"])})
+            own["by_arm"] = per_arm.checked(own.get("by_arm", {}))
+            config = cls(**{**own, "base": TrainConfig.from_dict(values["base"])})
         except (KeyError, TypeError) as error:
             raise InputError(f"{folder} must hold the config of a sweep: {error}") from None
+        check_consent(folder, config.base.model, models)
+        return config
 
 
 def sweep(

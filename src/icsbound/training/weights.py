@@ -24,6 +24,8 @@ from icsbound.training import checkpoint
 _INSIDE = ("model", "state_dict", "model_state_dict")
 # What wrappers put in front of every name.
 _WRAPPERS = ("module.", "_orig_mod.")
+# What stands before a colon in the names of networks and data sets that are no functions.
+_NO_MODULES = ("timm", "torchvision", "hub")
 _OWN_CHECKPOINT = re.compile(r"step-\d{9}\.pt")
 
 
@@ -108,8 +110,10 @@ def fill(model: nn.Module, state: dict[str, Tensor], where: str | Path) -> nn.Mo
 
 
 def is_import(text: str) -> bool:
-    """Whether `text` reads ``pkg.module:name`` (and not ``name:key=value``)."""
-    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text) is not None
+    """Whether `text` reads ``pkg.module:name`` (and not ``name:key=value``, nor a library's or the hub's name)."""
+    return (
+        text.partition(":")[0] not in _NO_MODULES and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text) is not None
+    )
 
 
 def imported(argument: str, text: str) -> Callable[..., Any]:
