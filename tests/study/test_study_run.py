@@ -142,7 +142,10 @@ def test_a_folder_without_runs_is_refused_before_anything_is_written(tmp_path: P
         run(config, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "config.json").write_text('{"studies": ["shift"], "arm": "bn"}')
-    with pytest.raises(InputError, match=r"must hold the config of studies: .*'arm'"):
+    with pytest.raises(InputError, match="'arm'"):
+        StudyConfig.load(tmp_path)
+    (tmp_path / "config.json").write_text('{"full": true}')
+    with pytest.raises(InputError, match=r"must hold the config of studies: .*'studies'"):
         StudyConfig.load(tmp_path)
 
 
