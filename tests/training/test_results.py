@@ -39,6 +39,21 @@ def test_a_line_cut_short_is_closed_off(tmp_path: Path) -> None:
         assert results.read(path) == [line(seed=2)]
 
 
+def test_a_measurement_enters_once(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    for accuracy in (0.25, 0.25, 0.5):
+        results.append(path, line(accuracy=accuracy), once=True)
+    assert results.read(path) == [line(accuracy=0.25)]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no file that is always full")
+def test_a_full_disk_is_said() -> None:
+    with pytest.raises(
+        InputError, match=r"^/dev/full cannot be written: No space left on device; the same command goes on from"
+    ):
+        results.append(Path("/dev/full"), line())
+
+
 def write_many(path: Path, seed: int) -> None:
     for k in range(30):
         results.append(path, line(seed=seed, severity=k))
