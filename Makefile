@@ -14,7 +14,7 @@ INPUTS := pyproject.toml constraints.txt setup.py src/icsbound/_version.py $(wil
 # One thread a process, and threads that sleep while they wait: tests run side by side.
 QUIET := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: demo test test-page test-triton test-full lint bench-layer bench-layer-gpu bench-emd bench-train bench-monitor calibrate docs clean
+.PHONY: demo test test-page test-triton test-full lint bench-layer bench-layer-gpu bench-emd bench-train bench-monitor calibrate docs wheel clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/icsbound compare --out runs/demo --force
@@ -47,6 +47,13 @@ test-full: $(VENV)/full.stamp
 docs: $(VENV)/docs.stamp
 	$(QUIET) $(BIN)/python tools/gallery.py
 	$(BIN)/zensical build --strict
+
+# Wheel and source distribution in dist/, each installed and tried in an environment of its own, the latter also where
+# there is no compiler.
+wheel: $(VENV)/wheel.stamp
+	rm -rf dist
+	$(BIN)/python -m build --quiet --outdir dist
+	$(BIN)/python tools/try_wheel.py dist
 
 # Speed, as ratios measured side by side. Nothing else may run on the cores meanwhile. DATA_DIR: parquet files of CIFAR-10.
 bench-layer: $(VENV)/test.stamp
@@ -103,6 +110,10 @@ $(VENV)/full.stamp: $(VENV)/test.stamp
 
 $(VENV)/triton.stamp: $(VENV)/test.stamp
 	$(PIP) --editable '.[test,triton]'
+	touch $@
+
+$(VENV)/wheel.stamp: $(VENV)/demo.stamp
+	$(PIP) build
 	touch $@
 
 # The peers of the assignment solver.

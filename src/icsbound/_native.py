@@ -23,11 +23,16 @@ ABI = 2  # of the C interface that this package calls, as src/native/abi.cpp has
 SIMD_LEVELS = ("baseline", "avx2", "avx512")
 
 
+def files() -> list[Path]:
+    """The libraries that were built for this installation, not loaded yet."""
+    folder = Path(__file__).parent
+    return [*sorted(folder.glob("_kernels*.so")), *sorted(folder.glob("_kernels*.pyd"))]
+
+
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The native library, or None where none was built for this installation or of these sources (said once)."""
-    folder = Path(__file__).parent
-    for path in [*sorted(folder.glob("_kernels*.so")), *sorted(folder.glob("_kernels*.pyd"))]:
+    for path in files():
         native = _of_these_sources(path)
         if native is None:
             continue
@@ -35,7 +40,7 @@ def library() -> ctypes.CDLL | None:
         if wanted is not None:
             native.icsbound_simd_level(SIMD_LEVELS.index(_check.one_of("ICSBOUND_SIMD", wanted, SIMD_LEVELS)))
         return native
-    logger.info("no native library was built for this installation of icsbound: running on torch alone, slower")
+    logger.warning("no native library was built for this installation of icsbound: running on torch alone, slower")
     return None
 
 
