@@ -23,6 +23,7 @@ SWEEPS = 16
 STALLED = 0.05  # a sweep that closes less than this share of the gap will not prove anything soon
 HURRIED = 0.3  # ... where a solver waits
 CLOSE = 0.01  # a gap below this share of the cost is worth sweeps, and no further start
+ALMOST = 0.005  # column minima that miss less of the cost are the best start; if up to four times as much, sweeps are
 SPREAD = 0.9  # where so many rows have each a best column of their own, a solver is nearly done
 
 
@@ -105,7 +106,7 @@ def identity_certificate(
     if float(columns.mean()) >= enough:
         return Certificate(float(columns.mean()), torch.zeros_like(best.u), columns)
     square = cost.shape[0] == cost.shape[1]
-    swept = square and enough - float(columns.mean()) <= CLOSE * abs(enough)
+    swept = square and ALMOST * abs(enough) < enough - float(columns.mean()) <= 4 * ALMOST * abs(enough)
     if swept and not (hand_over and best.spread >= SPREAD):
         best = _swept(cost, best, enough, sweeps, HURRIED if hand_over else STALLED)
     for start in (columns, shift):
