@@ -253,6 +253,17 @@ def test_a_corruption_at_all_severities_is_named_once() -> None:
     assert "--shift fog snow:1 snow:3 snow:4 snow:5 --out" in commands[0]
 
 
+def test_arms_with_values_of_their_own_are_compared_and_told(tmp_path: Path) -> None:
+    lines = [one for arm, lr in (("bn", 0.1), ("gn", 0.4)) for one in table(arms=(arm,), lr=lr, per_arm=["lr"])]
+    found = load(written(tmp_path / "results.jsonl", lines))
+    assert [c.arm for c in found.headline] == ["gn"]
+    head, *sections, command = reproduce.commands(found).splitlines()
+    assert head == "# arms.toml, a line a value:"
+    assert sections == ['# ["bn"] lr = 0.1', '# ["gn"] lr = 0.4']
+    assert " --arms-file arms.toml " in command
+    assert "arms.toml" not in reproduce.commands(load(written(tmp_path / "plain.jsonl", table())))
+
+
 def test_two_rates_at_one_batch_size_are_no_curve() -> None:
     from icsbound.report.results import table as module
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 
@@ -24,9 +25,20 @@ def commands(table: Table) -> str:
 
 
 def _sweep(group: Group, lines: Sequence[Line]) -> str:
+    """The command, after what the file it reads has to hold where arms have values of their own."""
     base = {k: v for k, v in lines[0].config.items() if k not in ("arm", "seed")}
-    return reproduce.command(
+    own = {
+        line.arm: {k: v for k, v in line.config["recipe"].items() if k in (base.get("per_arm") or ()) and v is not None}
+        for line in lines
+    }
+    sections = [
+        f"# [{json.dumps(arm)}] " + "; ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
+        for arm, values in own.items()
+        if values
+    ]
+    command = reproduce.command(
         {
+            "by_arm": own,
             "arms": list(dict.fromkeys(line.arm for line in lines)),
             "seeds": sorted({line.seed for line in lines}),
             "batch_sizes": [group["batch_size"]],
@@ -36,6 +48,7 @@ def _sweep(group: Group, lines: Sequence[Line]) -> str:
             "base": base,
         }
     )
+    return "\n".join([*(["# arms.toml, a line a value:", *sections] if sections else []), command])
 
 
 def _evaluations(name: str, group: Group, lines: Sequence[Line]) -> list[str]:
