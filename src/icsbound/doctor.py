@@ -72,8 +72,9 @@ def lines(found: dict[str, Any]) -> list[str]:
         ),
         f"layer on the CPU: {cpu['name']} ({cpu['why']})",
         f"layer on CUDA: {cuda['name']} ({cuda['why']})" if cuda else "layer on CUDA: no device here",
-        "layer under torch.compile and torch.export: one operator on the CPU, with the kernels above inside; elsewhere "
-        "plain operations, which the compiler fuses",
+        "layer under torch.compile and torch.export: "
+        + ("on the CPU one operator, with the native kernels inside; elsewhere " if native else "")
+        + "plain operations, which the compiler fuses",
     ]
     for extra, packages in found["extras"].items():
         missing = [name for name, version in packages.items() if version is None]

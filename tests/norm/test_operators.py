@@ -104,9 +104,10 @@ def test_without_native_kernels_the_same_numbers_come_out(monkeypatch, native_ca
         outputs = FORWARD(*args)
         leaves = [t for t in args[:4] if t is not None]
         found.append((*outputs, *torch.autograd.grad(outputs[0], leaves, dy)))
-    for native, aten in zip(*found, strict=True):
+    for i, (native, aten) in enumerate(zip(*found, strict=True)):
         assert native.shape == aten.shape
-        assert_near(native, aten)
+        if i != 3:  # what is saved for backward is each implementation's own affair, but for its size
+            assert_near(native, aten)
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -201,10 +202,12 @@ def test_a_compiled_network_takes_the_same_steps_under_autocast():
             assert_near(found.double(), wanted.double(), 1e-6)
 
 
-def test_a_dtype_that_no_native_kernel_has_is_compiled_as_the_composite(monkeypatch):
-    monkeypatch.setattr(cpu, "DTYPES", {})
-    layer = UnitizedBatchNorm1d(3)
-    found = torch.export.export(layer.eval(), (torch.randn(4, 3),))
+@pytest.mark.parametrize(
+    ("module", "name", "value"), [(cpu, "DTYPES", {}), (ops, "_NATIVE_BUILT", False)], ids=["dtype", "installation"]
+)
+def test_what_has_no_native_kernel_is_compiled_as_the_composite(monkeypatch, module, name, value):
+    monkeypatch.setattr(module, name, value)
+    found = torch.export.export(UnitizedBatchNorm1d(3).eval(), (torch.randn(4, 3),))
     assert FORWARD not in {node.target for node in found.graph.nodes}
 
 

@@ -28,6 +28,7 @@ from icsbound.norm.settings import Settings
 logger = logging.getLogger("icsbound")
 
 _PRE_DISPATCH = torch._C.DispatchKey.PreDispatch
+_NATIVE_BUILT = bool(_native.files())  # a constant, as a compiler cannot follow the loading of a library
 
 
 def unitize(
@@ -135,7 +136,13 @@ def _watched() -> bool:
 
 def _kept_whole(x: Tensor) -> bool:
     """Whether a compiled or exported program holds the layer as one operator for an input like `x`."""
-    return x.is_cpu and x.dtype in cpu.DTYPES and not transformed() and not torch.onnx.is_in_onnx_export()
+    return (
+        _NATIVE_BUILT
+        and x.is_cpu
+        and x.dtype in cpu.DTYPES
+        and not transformed()
+        and not torch.onnx.is_in_onnx_export()
+    )
 
 
 class _Call:

@@ -157,12 +157,15 @@ def forward(
     settings: Settings,
     running: Running | None = None,
     whole: Whole = WHOLE,
+    *,
+    zeroed: bool = False,
 ) -> tuple[Tensor, Statistics, Tensor]:
     """The output, the statistics that normalized it, and the numbers that `backward` needs, all in one tensor.
 
     `stored` holds the statistics to use (evaluation); None takes those of the batch (training), and moves `running`
     towards them, if given. `whole` is the batch that x is a part of: the call is then cut in two, with an exchange in
-    between.
+    between. Not every call writes all the numbers for `backward`: those left out are 0 if `zeroed`, else as they lay in
+    memory.
     """
     calls = _calls()
     assert calls is not None
@@ -177,7 +180,7 @@ def forward(
     bias = None if bias is None else _inner(bias, inner)
     alpha = _inner(alpha, inner)
     y = torch.empty_like(x)
-    saved = alpha.new_empty(plan.saved)
+    saved = alpha.new_zeros(plan.saved) if zeroed else alpha.new_empty(plan.saved)
     if stored is None:
         mean, var = torch.empty_like(alpha), torch.empty_like(alpha)
     else:
