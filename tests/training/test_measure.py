@@ -77,7 +77,10 @@ def test_numbers_are_those_of_the_two_networks(files: tuple[str, str], tmp_path:
             layer = one.distance.layer
             expected = shift_report(a[layer], b[layer])
             assert one.distance.value == expected.em.value
-            assert one.shift.held_out == expected.held_out
+            for name in ("potential", "shift", "norm"):  # sums whose order may depend on where tensors lie in memory
+                estimates = [getattr(shift.held_out, name) for shift in (one.shift, expected)]
+                assert estimates[0].value == pytest.approx(estimates[1].value, rel=1e-9)
+                assert estimates[0].error == pytest.approx(estimates[1].error, rel=1e-9)
             assert (one.shift.floor, one.shift.error, one.shift.spread) == (
                 expected.floor,
                 expected.error,
