@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -30,6 +31,19 @@ def shown(value: object) -> str:
 def fail(argument: str, right: str, value: object, hint: str = "") -> NoReturn:
     """Raise the `InputError` ``{argument} must {right}, got {value}{hint}``."""
     raise InputError(f"{argument} must {right}, got {shown(value)}{hint}")
+
+
+# What XML, and with it every figure, may hold: no control characters and no halves of surrogate pairs.
+_NO_TEXT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def is_text(value: Any) -> bool:
+    """Whether `value` is a text, or holds texts alone as names and among its values, that can be shown anywhere."""
+    if isinstance(value, str):
+        return _NO_TEXT.search(value) is None
+    if isinstance(value, dict):
+        return all(is_text(key) and is_text(inner) for key, inner in value.items())
+    return all(map(is_text, value)) if isinstance(value, list | tuple) else True
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from icsbound._check import InputError, shown
+from icsbound._check import InputError, is_text, shown
 
 SCHEMA = 1
 CLOCK = {"clock": True}
@@ -322,6 +322,8 @@ def from_dict(values: dict[str, Any]) -> Record:
         got = f"missing {shown(missing)} and unknown {shown(unknown)}"
         raise InputError(f"a record of kind {kind!r} must hold its own fields, got {got}")
     for name, value in values.items():
+        if not is_text(value):
+            raise InputError(f"{name} of a record of kind {kind!r} must be printable text, got {shown(value)}")
         if "float" in types[name] and value in ("Infinity", "-Infinity"):
             values[name] = float(value)
         elif not any(_IS[part](value) for part in types[name].split(" | ")):

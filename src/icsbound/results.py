@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icsbound._check import InputError, fail, one_of, real
+from icsbound._check import InputError, fail, is_text, one_of, real
 
 PHASES = ("explore", "confirm")
 
@@ -133,6 +133,10 @@ def _checked(values: Any) -> dict[str, Any]:
     """`values`, one decoded line, if its fields have their types: a table may come from elsewhere."""
     if not isinstance(values, dict):
         fail("a line", "be an object of names and values", values)
+    if not is_text(values):
+        fail(
+            "a line", "be of printable text", next(name for name, value in values.items() if not is_text({name: value}))
+        )
     for field in dataclasses.fields(Line):
         value, kind = values.get(field.name), str(field.type)
         if field.name in values and (isinstance(value, bool) or not isinstance(value, _TYPES[kind])):

@@ -75,7 +75,7 @@ def build(folder: Path) -> Path:
     )
     text = render(page)
     plots.save(page.figures, folder / "figures")
-    return plots.write(folder / "report.html", text.encode("utf-8"))
+    return plots.write(folder / "report.html", text.encode("utf-8", "replace"))
 
 
 def heading(study: Study) -> str:

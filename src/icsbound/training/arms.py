@@ -26,7 +26,7 @@ from typing import Any
 
 from torch import nn
 
-from icsbound._check import InputError, fail, nearest, positive_int
+from icsbound._check import InputError, fail, nearest, positive_int, shown
 from icsbound.norm.modules import UnitizedBatchNorm2d
 from icsbound.training import spec
 
@@ -146,5 +146,5 @@ def parse(text: str) -> Arm:
     try:
         arm.make(16)
     except (TypeError, ValueError) as error:
-        raise InputError(f"arm {text!r} cannot be built: {error}") from None
+        raise InputError(f"arm {shown(text)} cannot be built: {error}") from None
     return arm

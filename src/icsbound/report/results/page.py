@@ -84,7 +84,7 @@ def build(path: Path, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     plots.save(drawn, out / "figures")
     plots.write(out / "results.md", markdown.text(table, drawn).encode("utf-8"))
-    return plots.write(out / "report.html", text.encode("utf-8"))
+    return plots.write(out / "report.html", text.encode("utf-8", "replace"))
 
 
 def build_markdown(path: Path, out: Path) -> Path:

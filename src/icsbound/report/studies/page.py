@@ -66,7 +66,7 @@ def build(folder: Path) -> Path:
     )
     text = render(page)
     plots.save(drawn, folder / "figures")
-    return plots.write(folder / "report.html", text.encode("utf-8"))
+    return plots.write(folder / "report.html", text.encode("utf-8", "replace"))
 
 
 def heading(studies: Studies) -> str:
