@@ -1,7 +1,10 @@
 """Every batch-norm model of timm and torchvision, converted, run against the original, captured, reverted, compared.
 
     pip install timm torchvision        # without a CUDA build of torch: pip install --no-deps timm torchvision
-    python benchmarks/zoo.py --out zoo.json [--library timm] [--match 'resnet*'] [--max-parameters 30e6]
+    python benchmarks/zoo.py --out zoo.jsonl [--library timm] [--match 'resnet*'] [--max-parameters 30e6]
+
+A line is added to the file for every model that was tried, and what has one is not tried again, so a run can be stopped
+and go on later. What was not run for want of time or memory is tried again with `--again`.
 
 Weights are random (nothing is downloaded), images small, arithmetic float64. A model has passed if, with α = 0,
 
@@ -23,6 +26,7 @@ import contextlib
 import fnmatch
 import json
 import random
+import resource
 import signal
 import sys
 import time
@@ -116,6 +120,27 @@ def time_limit(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+def limit_memory(gigabytes: float) -> None:
+    """MemoryError, or torch's RuntimeError, instead of a process that the system ends."""
+    size = int(gigabytes * 2**30)
+    resource.setrlimit(resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
+
+
+def done(path: Path | None, again: bool) -> list[Row]:
+    """The rows that an earlier run wrote; the last line counts for each model, half a line for none."""
+    found: dict[tuple[str, str], Row] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path and path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            row = Row(**json.loads(line))
+            found[row.library, row.model] = row
+    return [row for row in found.values() if not (again and row.verdict == "not run" and wanting(row))]
+
+
+def wanting(row: Row) -> bool:
+    """Whether a model was not run for want of time or memory."""
+    return row.why.startswith(("took longer than", "took more memory than")) or "allocate memory" in row.why
+
+
 def tried(library: str, name: str, build: Any, max_parameters: float, seconds: int) -> Row:
     """One model, from building to verdict. A name that ends in "(norm_layer)" is built with our layer instead."""
     row, start = Row(library, name, "passed"), time.monotonic()
@@ -151,10 +176,14 @@ def tried(library: str, name: str, build: Any, max_parameters: float, seconds: i
             proved(model, name, row)
     except (NotRun, OutOfTime) as error:
         row.verdict, row.why = "not run", str(error)
+    except MemoryError:
+        row.verdict, row.why = "not run", "took more memory than it may"
     except Failed as error:
         row.verdict, row.why = "failed", str(error)
     except Exception as error:  # a defect of ours or of the model: shown, never counted as passed
         row.verdict, row.why = "failed", f"{type(error).__name__}: {str(error)[:200]}"
+        if "can't allocate memory" in str(error):
+            row.verdict, row.why = "not run", "took more memory than it may"
     finally:
         row.seconds = round(time.monotonic() - start, 1)
     return row
@@ -191,25 +220,35 @@ def main() -> int:
     parser.add_argument("--max-parameters", type=float, default=30e6)
     parser.add_argument("--seconds", type=int, default=120, help="limit for one model")
     parser.add_argument("--total-seconds", type=float, default=float("inf"), help="start no model after this time")
-    parser.add_argument("--out", type=Path, help="a JSON file for the rows")
+    parser.add_argument("--gigabytes", type=float, default=12.0, help="limit of memory, address space included")
+    parser.add_argument("--again", action="store_true", help="try again what wanted time or memory")
+    parser.add_argument("--out", type=Path, help="a file that gets a line of JSON for each model")
     arguments = parser.parse_args()
-    rows, start = [], time.monotonic()
+    limit_memory(arguments.gigabytes)
+    rows, start = done(arguments.out, arguments.again), time.monotonic()
+    before = {(row.library, row.model) for row in rows}
     for library in arguments.library or ("torchvision", "timm"):
         models = {n: build for n, build in zoo(library).items() if fnmatch.fnmatch(n, arguments.match)}
         if arguments.sample is not None:
             drawn = random.Random(0).sample(sorted(models), min(arguments.sample, len(models)))
             models = {name: models[name] for name in drawn}
         for name, build in models.items():
-            if time.monotonic() - start > arguments.total_seconds:
-                row = Row(library, name, "not run", "no time was left")
-            else:
-                row = tried(library, name, build, arguments.max_parameters, arguments.seconds)
-                print(f"{row.verdict:8} {library} {name} {row.error:.1e} {row.seconds:.1f} s {row.why}", flush=True)
+            if (library, name) in before or time.monotonic() - start > arguments.total_seconds:
+                continue
+            row = tried(library, name, build, arguments.max_parameters, arguments.seconds)
+            print(f"{row.verdict:8} {library} {name} {row.error:.1e} {row.seconds:.1f} s {row.why}", flush=True)
             rows.append(row)
             if arguments.out:
-                arguments.out.write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n")
+                add(arguments.out, row)
     print("\n" + table(rows))
     return 1 if any(row.verdict == "failed" for row in rows) else 0
+
+
+def add(path: Path, row: Row) -> None:
+    """Add the line of one model, on a line of its own even if an earlier run ended within one."""
+    cut = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+    with path.open("a", encoding="utf-8") as file:
+        file.write(("\n" if cut else "") + json.dumps(asdict(row)) + "\n")
 
 
 if __name__ == "__main__":

@@ -92,3 +92,42 @@ def test_the_table_counts_what_was_compared():
     assert "| here | 1 | 1 | 0 | 1 | 1 |" in text
     assert "- refused: a " in text
     assert "- not run: the original does not run: RuntimeError" in text
+
+
+def run_zoo(monkeypatch, out, *flags):
+    monkeypatch.setattr(zoo, "zoo", lambda library: {"net": Net, "raising": Raising, "greedy": Greedy})
+    monkeypatch.setattr(zoo, "limit_memory", lambda gigabytes: None)  # the limit would be that of all tests
+    monkeypatch.setattr(sys, "argv", ["zoo.py", "--library", "timm", "--out", str(out), *flags])
+    return zoo.main()
+
+
+class Greedy(Net):
+    def forward(self, x):
+        return torch.empty(2**50) if len(self.head.weight) else None
+
+
+def test_a_run_goes_on_where_it_stopped(monkeypatch, tmp_path):
+    out = tmp_path / "zoo.jsonl"
+    assert run_zoo(monkeypatch, out, "--match", "n*") == 0
+    out.write_text(out.read_text() + '{"library": "timm", "mod')  # stopped within a line
+    assert run_zoo(monkeypatch, out) == 0
+    assert [row.model for row in zoo.done(out, again=False)] == ["net", "raising", "greedy"]
+    assert run_zoo(monkeypatch, out) == 0
+    assert len(out.read_text().splitlines()) == 4  # nothing was left to try
+
+
+def test_what_wanted_time_or_memory_can_be_tried_again(tmp_path):
+    out = tmp_path / "zoo.jsonl"
+    whys = ["took longer than 3 s", "took more memory than it may", "no batch norm"]
+    for name, why in zip("abc", whys, strict=True):
+        zoo.add(out, zoo.Row("timm", name, "not run", why))
+    assert [row.model for row in zoo.done(out, again=True)] == ["c"]
+
+
+def test_memory_that_is_not_there_is_no_failure(monkeypatch):
+    def proved(*_):
+        torch.empty(2**60, dtype=torch.int8)
+
+    monkeypatch.setattr(zoo, "proved", proved)
+    row = tried(Net)
+    assert (row.verdict, row.why) == ("not run", "took more memory than it may")

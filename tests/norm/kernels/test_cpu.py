@@ -25,7 +25,7 @@ ODD_SHAPES = {
     "four vectors and a tail": (2, 33, 5, 15),
     "several pieces of a row": (1, 2, 4101),  # beyond the 16 KB that are looked at twice
     "several blocks of positions": (2, 3, 257),
-    "rows summed together": (3, 11, 10, 10),  # with a shift from several of their elements, and a group that is not full
+    "rows summed together": (3, 11, 10, 10),  # their shifts from several elements, the last group not full
     "few channels, many pixels": (2, 3, 40, 30),  # channels_last: several pixels are read as one
     "several segments of a sample": (2, 5, 33, 31),  # channels_last: a small batch of large images
     "dense, many samples": (70, 19),  # several tiles and parts
