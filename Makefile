@@ -39,7 +39,7 @@ test-triton: $(VENV)/triton.stamp
 		$(BIN)/python -m pytest -n $(JOBS) $(if $(FULL),,-m "not full") \
 		tests/norm/kernels/test_triton.py tests/norm/kernels/test_ptx.py
 
-# Longer evidence, and the examples that need a library of their own.
+# Longer evidence, and what needs a library of its own.
 test-full: $(VENV)/full.stamp
 	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m "not page"
 
@@ -95,17 +95,13 @@ $(VENV)/test.stamp: $(VENV)/torch.stamp $(INPUTS)
 	$(PIP) --editable '.[test]'
 	touch $@
 
+# What only the longer tests and the gallery need.
 $(VENV)/full.stamp: $(VENV)/test.stamp
-	$(PIP) --editable '.[examples]'
+	$(PIP) --editable '.[examples,ray]'
 	touch $@
 
 $(VENV)/docs.stamp: $(VENV)/full.stamp
 	$(PIP) --editable '.[docs]'
-	touch $@
-
-# A Ray cluster of two nodes on this machine.
-$(VENV)/full.stamp: $(VENV)/test.stamp
-	$(PIP) --editable '.[ray]'
 	touch $@
 
 $(VENV)/triton.stamp: $(VENV)/test.stamp
