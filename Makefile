@@ -58,7 +58,8 @@ wheel: $(VENV)/wheel.stamp
 # Speed, as ratios measured side by side. Nothing else may run on the cores meanwhile. DATA_DIR: parquet files of CIFAR-10.
 bench-layer: $(VENV)/test.stamp
 	mkdir -p runs
-	$(BIN)/python benchmarks/layer.py --json runs/bench-layer.json
+	$(BIN)/python benchmarks/layer.py --others --compile --json runs/bench-layer.json
+	$(BIN)/python benchmarks/network.py --compile --json runs/bench-network.json
 
 # On an NVIDIA GPU.
 bench-layer-gpu: $(VENV)/triton.stamp
