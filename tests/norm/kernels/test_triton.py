@@ -136,8 +136,8 @@ def test_odd_shapes_in_evaluation(shape):
 def test_every_dtype(dtype, scope):
     # Against float64 of the same rounded inputs: sums in float32, and one rounding of each output to `dtype`.
     tolerance = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]
-    for layout, training in ((LAYOUTS[0], True), (LAYOUTS[1], True), (LAYOUTS[0], False)):
-        p = problem((4, 9, 5, 7), seed=5)
+    for layout, training in ((LAYOUTS[0], True), (LAYOUTS[1], False)):
+        p = problem((3, 5, 3, 7), seed=5)
         x, dy = arranged(p.x.detach().to(dtype), layout), arranged(p.dy.to(dtype), layout)
         s = Settings(scope=scope, eps=1e-3, norm_eps=1e-3)
         found = run(x, p, dy, s, training)
