@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icsbound import records
-from icsbound._check import InputError
+from icsbound._check import InputError, is_text
 from icsbound.records import KINDS, EpochRecord, LayerRecord, Record, Writer
 
 EPOCH = EpochRecord(
@@ -25,16 +25,17 @@ LAYER = LayerRecord(
     weight_mean=1.0, weight_max=2.0, bound=math.inf,
 )  # fmt: skip
 
+text = st.text(st.characters(exclude_categories=("Cc", "Cs"))).filter(is_text)
 number = st.floats(allow_nan=False) | st.integers(-(2**40), 2**40)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
-    "str": st.text(),
+    "str": text,
     "int": st.integers(-(2**53), 2**53),
     "bool": st.booleans(),
     "list[float]": st.lists(st.floats(allow_nan=False, allow_infinity=False)),
     "list[int]": st.lists(st.integers(-(2**53), 2**53)),
     "float": st.floats(allow_nan=False),
     "float | None": st.none() | st.floats(allow_nan=False),
-    "dict[str, str]": st.dictionaries(st.text(), st.text()),
+    "dict[str, str]": st.dictionaries(text, text),
 }
 
 
@@ -58,6 +59,11 @@ def test_infinity_is_written_as_text_that_strict_parsers_read() -> None:
         raise AssertionError(name)
 
     assert json.loads(records.to_line(LAYER), parse_constant=refuse)["bound"] == "Infinity"
+
+
+def test_what_is_no_text_is_refused_by_name() -> None:
+    with pytest.raises(InputError, match=r"^layer of a record of kind 'layer' must be printable text, got 'a\\x00'$"):
+        records.to_line(replace(LAYER, layer="a\0"))
 
 
 def test_nan_is_refused_by_name() -> None:

@@ -299,6 +299,8 @@ def to_line(record: Record) -> str:
     """`record` as one line of JSON, newline included."""
     fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
     for name, value in fields.items():
+        if not is_text(value):
+            raise InputError(f"{name} of a record of kind {record.kind!r} must be printable text, got {shown(value)}")
         if isinstance(value, float) and not math.isfinite(value):
             if math.isnan(value):
                 raise InputError(
