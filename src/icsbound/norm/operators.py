@@ -131,9 +131,9 @@ def _backward(
     settings = _settings(*s)
     if not cpu.usable(x):
         return _backward_by_aten(dy, x, weight, bias, alpha, saved, training, settings)
-    dx, *rest = cpu.backward(dy, x, cpu.Parameters(weight, bias, alpha), saved, training, settings)
+    dx, dweight, dbias, dalpha = cpu.backward(dy, x, cpu.Parameters(weight, bias, alpha), saved, training, settings)
     assert dx is not None
-    return dx, *rest  # type: ignore[return-value]
+    return dx, dweight, dbias, dalpha
 
 
 def _forward_by_aten(
@@ -209,14 +209,13 @@ def _forward_of_fakes(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     inner, (N, C, *axes) = aten.inner_dtype(x), x.shape
     kept, _ = cpu.sizes(N, C, math.prod(axes), _settings(*s))
-    values = C if mean is None else 0
-    sizes = (values, values, kept)
-    return torch.empty_like(_arranged(x)), *(x.new_empty(n, dtype=inner) for n in sizes)  # type: ignore[return-value]
+    own_mean, own_var = (x.new_empty(C if mean is None else 0, dtype=inner) for _ in range(2))
+    return torch.empty_like(_arranged(x)), own_mean, own_var, x.new_empty(kept, dtype=inner)
 
 
 def _backward_of_fakes(dy: Tensor, x: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    C, inner = x.shape[1], aten.inner_dtype(x)
-    return torch.empty_like(_arranged(x)), *(x.new_empty(C, dtype=inner) for _ in range(3))  # type: ignore[return-value]
+    dweight, dbias, dalpha = (x.new_empty(x.shape[1], dtype=aten.inner_dtype(x)) for _ in range(3))
+    return torch.empty_like(_arranged(x)), dweight, dbias, dalpha
 
 
 def _arranged(x: Tensor) -> Tensor:
@@ -244,8 +243,7 @@ def _gradients(ctx: Any, dy: Tensor | None, *_: Any) -> tuple[Tensor | None, ...
         settings, needed = _settings(*ctx.flat), ctx.needs_input_grad[:4]
         return *reference.gradients(dy, x, weight, bias, alpha, stored, settings, needed), *nothing
     dx, *grads = _backward_op(dy, x, weight, bias, alpha, saved, mean is None, *ctx.flat)
-    parameters = (weight, bias, alpha)
-    return dx, *(None if p is None else g.to(p.dtype) for g, p in zip(grads, parameters, strict=True)), *nothing
+    return dx, *aten.in_own_dtypes(grads, (weight, bias, alpha)), *nothing
 
 
 def _refuse_to_differentiate(ctx: Any, *_: Any) -> None:
@@ -270,10 +268,10 @@ def _decomposed(
     settings = _settings(*s)
     stored = None if mean is None or var is None else aten.Statistics(mean, var)
     y = reference.unitize(x, weight, bias, alpha, stored, settings)
-    _, *others = _forward_of_fakes(x, weight, bias, alpha, mean, var, *s)  # what backward would need: never read
+    _, no_mean, no_var, saved = _forward_of_fakes(x, weight, bias, alpha, mean, var, *s)  # never read
     if stored is not None:
-        return y, *others  # type: ignore[return-value]
-    return y, *reference.statistics_of(x, settings), others[2]
+        return y, no_mean, no_var, saved
+    return y, *reference.statistics_of(x, settings), saved
 
 
 _library.impl("unitize", _forward, "CompositeExplicitAutograd")

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from icsbound import _native
-from icsbound.norm import coefficients, operators, reference
+from icsbound.norm import operators, reference
 from icsbound.norm.kernels import aten, cpu, triton
 from icsbound.norm.kernels.running import Running
 from icsbound.norm.settings import Settings
@@ -181,17 +181,9 @@ class _Native(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True: this backward will be differentiated
             return *_differentiable(ctx, dy, x, weight, bias, alpha, stored), None
         settings, want_dx = ctx.settings, ctx.needs_input_grad[0]
-        dx, dweight, dbias, dalpha = ctx.kernels.backward(
-            dy, x, cpu.Parameters(weight, bias, alpha), saved, ctx.training, settings, want_dx=want_dx
-        )
-        return dx, _like(dweight, weight), _like(dbias, bias), _like(dalpha, alpha), None
-
-
-def _like(grad: Tensor, parameter: Tensor | None) -> Tensor | None:
-    """The gradient in its parameter's dtype, or None where there is no parameter."""
-    if parameter is None:
-        return None
-    return grad if grad.dtype is parameter.dtype else grad.to(parameter.dtype)
+        parameters = cpu.Parameters(weight, bias, alpha)
+        dx, *grads = ctx.kernels.backward(dy, x, parameters, saved, ctx.training, settings, want_dx=want_dx)
+        return dx, *aten.in_own_dtypes(grads, parameters), None
 
 
 class _Unitize(torch.autograd.Function):
@@ -209,34 +201,21 @@ class _Unitize(torch.autograd.Function):
         settings: Settings,
     ) -> tuple[Tensor, Tensor, Tensor]:
         y, statistics, saved = aten.forward(x, aten.parameters(x, weight, bias, alpha, settings), stored, settings)
-        by_row, by_position = saved.by_row or (), saved.by_position or ()
-        stored_ = stored or (None, None)
-        ctx.save_for_backward(x, weight, bias, alpha, *stored_, saved.pivot_C, *by_row, *by_position)
-        ctx.settings, ctx.training, ctx.rows = settings, stored is None, bool(by_row)
+        ctx.save_for_backward(x, weight, bias, alpha, *(stored or (None, None)), *saved.tensors())
+        ctx.settings, ctx.training = settings, stored is None
         mean, var = statistics
         ctx.mark_non_differentiable(mean, var)
         return y, mean, var
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, alpha, mean, var, pivot_C, *rest = ctx.saved_tensors
+        x, weight, bias, alpha, mean, var, *kept = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: this backward will be differentiated
             return *_differentiable(ctx, dy, x, weight, bias, alpha, (mean, var)), None, None
-        saved = aten.Saved(
-            pivot_C,
-            coefficients.Forward(*rest) if ctx.rows else None,
-            None if ctx.rows else tuple(rest),
-        )
-        parameters = aten.parameters(x, weight, bias, alpha, ctx.settings)
-        dx, dweight, dbias, dalpha = aten.backward(dy, x, parameters, saved, ctx.training, ctx.settings)
-        return (
-            dx,
-            _like(dweight, weight),
-            _like(dbias, bias),
-            _like(dalpha, alpha),
-            None,
-            None,
-        )
+        settings = ctx.settings
+        parameters = aten.parameters(x, weight, bias, alpha, settings)
+        dx, *grads = aten.backward(dy, x, parameters, aten.Saved.of(kept, settings), ctx.training, settings)
+        return dx, *aten.in_own_dtypes(grads, (weight, bias, alpha)), None, None
 
 
 def _differentiable(

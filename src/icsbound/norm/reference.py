@@ -27,6 +27,12 @@ def batch_statistics(x_NCL: Tensor, settings: Settings) -> tuple[Tensor, Tensor]
     return pivot_C1[:, 0] + mean, var
 
 
+def _inner_NCL(x: Tensor) -> Tensor:
+    """(N, C, *) as (N, C, L), in the dtype that the sums are taken in."""
+    x_NCL = x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
+    return x_NCL.to(x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32)
+
+
 def _pivot(x_NCL: Tensor) -> Tensor:
     return x_NCL[0, :, :1].detach()
 
@@ -46,11 +52,8 @@ def unitize(
         weight, bias, alpha: (C,), γ, β and α; None for γ = 1, β = 0.
         statistics: mean and variance, (C,) each, held constant; None to take those of the batch (training).
     """
-    kept = x.dtype
-    inner = kept if kept in (torch.float32, torch.float64) else torch.float32
-    x_NCL = x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
-    x_NCL = x_NCL.to(inner)
-    _, C, L = x_NCL.shape
+    x_NCL = _inner_NCL(x)
+    inner, (_, C, L) = x_NCL.dtype, x_NCL.shape
     training = statistics is None
     if training:
         x_NCL = x_NCL - _pivot(x_NCL)
@@ -76,14 +79,12 @@ def unitize(
         y = y + bias.to(inner)[:, None]
     if settings.activation == "relu":
         y = torch.relu(y)
-    return y.to(kept).reshape(x.shape)
+    return y.to(x.dtype).reshape(x.shape)
 
 
 def statistics_of(x: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """`batch_statistics` of (N, C, *), taken in float32 at least."""
-    inner = x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
-    x_NCL = x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
-    return batch_statistics(x_NCL.to(inner), settings)
+    return batch_statistics(_inner_NCL(x), settings)
 
 
 def gradients(

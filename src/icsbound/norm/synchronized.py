@@ -154,8 +154,7 @@ class _Synchronized(torch.autograd.Function):
         else:
             parameters = aten.parameters(x, weight, bias, alpha, settings)
             y, (mean, var), saved = aten.forward(x, parameters, None, settings, exchange)
-            kept = (saved.pivot_C, *(saved.by_row or saved.by_position or ()))
-            ctx.rows = saved.by_row is not None
+            kept = saved.tensors()
         ctx.save_for_backward(x, weight, bias, alpha, *kept)
         ctx.exchange, ctx.settings = exchange, settings
         ctx.mark_non_differentiable(mean, var, exchange.values)
@@ -171,11 +170,6 @@ class _Synchronized(torch.autograd.Function):
             given = cpu.Parameters(weight, bias, alpha)
             dx, *grads = cpu.backward(dy, x, given, kept[0], True, settings, exchange, want_dx=ctx.needs_input_grad[0])
         else:
-            pivot_C, *rest = kept
-            saved = aten.Saved(
-                pivot_C, coefficients.Forward(*rest) if ctx.rows else None, None if ctx.rows else tuple(rest)
-            )
             parameters = aten.parameters(x, weight, bias, alpha, settings)
-            dx, *grads = aten.backward(dy, x, parameters, saved, True, settings, exchange)
-        own = (None if p is None else g.to(p.dtype) for g, p in zip(grads, (weight, bias, alpha), strict=True))
-        return dx, *own, None, None
+            dx, *grads = aten.backward(dy, x, parameters, aten.Saved.of(kept, settings), True, settings, exchange)
+        return dx, *aten.in_own_dtypes(grads, (weight, bias, alpha)), None, None

@@ -8,6 +8,7 @@ float32 for half-precision input. Results have x's memory layout: every expressi
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -39,6 +40,19 @@ class Saved(NamedTuple):
     by_row: coefficients.Forward | None
     by_position: tuple[Tensor, Tensor, Tensor] | None  # mean relative to the pivot (C,), r (C,), ν (N, 1, L)
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of it, as autograd saves it."""
+        return self.pivot_C, *(self.by_row or self.by_position or ())
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor], settings: Settings) -> Saved:
+        """What `tensors` were taken from, in a call with these settings."""
+        pivot_C, *rest = tensors
+        if settings.scope == "position":
+            mean_C, r_C, nu = rest
+            return cls(pivot_C, None, (mean_C, r_C, nu))
+        return cls(pivot_C, coefficients.Forward(*rest), None)
+
 
 def inner_dtype(x: Tensor) -> torch.dtype:
     """The dtype of statistics, coefficients and sums for an input like `x`."""
@@ -52,6 +66,11 @@ def parameters(x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: Ten
     weight_C = torch.ones_like(alpha_C) if weight is None else weight.to(inner)
     bias_C = torch.zeros_like(alpha_C) if bias is None else bias.to(inner)
     return Parameters(weight_C, bias_C, alpha_C)
+
+
+def in_own_dtypes(grads: Iterable[Tensor], of: Iterable[Tensor | None]) -> list[Tensor | None]:
+    """The gradients of γ, β and α, each in the dtype of its parameter; None where there is no parameter."""
+    return [None if p is None else g if g.dtype is p.dtype else g.to(p.dtype) for g, p in zip(grads, of, strict=True)]
 
 
 def _rows(values: Tensor, like: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 from icsbound import _native
 from icsbound.norm.coefficients import WHOLE, Moments, Sums, Whole
 from icsbound.norm.interpolation import inward
-from icsbound.norm.kernels.aten import Statistics
+from icsbound.norm.kernels.aten import Statistics, inner_dtype
 from icsbound.norm.kernels.running import Running
 from icsbound.norm.settings import INTERPOLATIONS, SCOPES, Settings
 
@@ -62,12 +62,14 @@ def _calls() -> tuple[ctypes._NamedFuncPointer, ctypes._NamedFuncPointer] | None
 
 def refusal(x: Tensor) -> str | None:
     """Why `x` cannot be handled here; None if it can."""
-    if x.device.type != "cpu":
+    if not x.is_cpu:
         return f"the native kernels are for the CPU and x is on {x.device}"
     if x.dtype not in DTYPES:
         return f"the native kernels have no {str(x.dtype).removeprefix('torch.')}"
     if type(x) not in _PLAIN:
         return f"x is a {type(x).__name__}, whose operations only torch's own dispatch knows"
+    if x.layout is not torch.strided:
+        return f"the native kernels read strided tensors, and the layout of x is {x.layout}"
     if _calls() is None:
         return "no native library was built for this installation"
     return None
@@ -75,8 +77,7 @@ def refusal(x: Tensor) -> str | None:
 
 def usable(x: Tensor) -> bool:
     """Whether `forward` and `backward` take this input."""
-    plain = type(x) in _PLAIN and x.is_cpu and x.dtype in DTYPES and x.layout is torch.strided
-    return plain and x.numel() > 0 and _calls() is not None
+    return refusal(x) is None and x.numel() > 0
 
 
 def layout(x: Tensor) -> int | None:
@@ -169,7 +170,7 @@ def forward(
     """
     calls = _calls()
     assert calls is not None
-    inner = torch.float64 if x.dtype is torch.float64 else torch.float32
+    inner = inner_dtype(x)
     x, where = arranged(x)
     N, C = x.shape[:2]
     L = x.numel() // (N * C)
