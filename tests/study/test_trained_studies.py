@@ -1,5 +1,7 @@
 """Studies of trained networks, on runs small enough for a test: what they measure, and which runs they take."""
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,6 +113,18 @@ def test_alpha_follows_the_runs(runs: Setting) -> None:
     assert {p.curve for p in found["accuracy"]} == {"trained", "frozen at 0 (batch norm)"}
     assert all(p.value > 0 for p in found["radius"])
     assert {p.curve for p in found["radius"]} == {"trained"}  # batch norm has none
+
+
+@pytest.mark.parametrize(("factor", "curve"), [(5.0, "trained"), (10.0, "trained, rate × 10")])
+def test_alpha_takes_runs_of_any_rate(runs: Setting, tmp_path: Path, factor: float, curve: str) -> None:
+    assert runs.runs is not None
+    shutil.copytree(runs.runs, tmp_path / "runs")
+    for path in (tmp_path / "runs").glob("*/config.json"):  # of a sweep at one rate for all arms
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config["recipe"]["alpha_lr_factor"] = factor
+        path.write_text(json.dumps(config), encoding="utf-8")
+    found = by_panel(list(alpha.points(0, Setting(runs=tmp_path / "runs"))))
+    assert {p.curve for p in found["accuracy"]} == {curve, "frozen at 0 (batch norm)"}
 
 
 def test_information_is_read_by_probes(runs: Setting, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,20 +33,17 @@ FINAL = "frozen at its final mean"
 def points(seed: int, setting: Setting) -> Iterator[PointRecord]:
     """Course of α, |γ| and R over steps, and the accuracy at the end."""
     curves = {**CURVES, **(LONGER if setting.full or setting.runs else {})}
-    runs = trained(setting, list(curves.values()), seed)
-    names = {arm.partition("*")[0] if "*" not in arm else arm: curve for curve, arm in curves.items()}
-    for run in runs:
-        factor = run.config.recipe.alpha_lr_factor
-        curve = names[run.config.arm if factor == 1 else f"{run.config.arm}*{factor:g}"]
-        yield from _course(run, curve, seed)
+    names = {arm: curve for curve, arm in curves.items()}
+    for run in trained(setting, list(names), seed):
+        arm, factor = run.config.arm, run.config.recipe.alpha_lr_factor
+        # A run of the user's may have any rate, and has one where alpha is frozen too.
+        curve = names.get(f"{arm}*{factor:g}", names[arm])
+        course = list(_course(run, curve, seed))
+        yield from course
         if curve == "trained" and setting.runs is None:
-            last = _alphas(run)[-1][1]
+            last = [point.value for point in course if point.panel == "alpha"][-1]
             (final,) = trained(setting, [f"unitized:alpha_init={last:.4f},frozen=true"], seed)
             yield from _course(final, FINAL, seed)
-
-
-def _layers(run: Trained) -> list[LayerRecord]:
-    return [r for r in records.read(run.folder / "records.jsonl") if isinstance(r, LayerRecord)]
 
 
 def _means(rows: Sequence[LayerRecord], name: str) -> list[tuple[int, float]]:
@@ -57,10 +54,6 @@ def _means(rows: Sequence[LayerRecord], name: str) -> list[tuple[int, float]]:
         if None not in values:
             found.append((step, sum(values) / len(values)))
     return found
-
-
-def _alphas(run: Trained) -> list[tuple[int, float]]:
-    return _means(_layers(run), "alpha_mean")
 
 
 def _reach(rows: Sequence[LayerRecord]) -> list[tuple[int, float]]:
@@ -75,19 +68,20 @@ def _reach(rows: Sequence[LayerRecord]) -> list[tuple[int, float]]:
 
 
 def _course(run: Trained, curve: str, seed: int) -> Iterator[PointRecord]:
-    rows = _layers(run)
-    size = {"n": len({row.layer for row in rows}), "estimator": "mean over layers"}
+    *lines, result = records.read(run.folder / "records.jsonl")
+    rows = [r for r in lines if isinstance(r, LayerRecord)]
     frozen = curve.startswith("frozen")
-    for step, value in [] if frozen else _means(rows, "alpha_mean"):
-        yield Panel(NAME, "alpha", seed, **size).point(curve, step, value)  # type: ignore[arg-type]
-    for step, value in [] if frozen else _reach(rows):
-        yield Panel(NAME, "reach", seed, **size).point(curve, step, value)  # type: ignore[arg-type]
-    for step, value in _means(rows, "weight_mean"):
-        yield Panel(NAME, "gamma", seed, **size).point(curve, step, value)  # type: ignore[arg-type]
-    for step, value in _means(rows, "bound"):
-        if math.isfinite(value):
-            yield Panel(NAME, "radius", seed, **size).point(curve, step, value)  # type: ignore[arg-type]
-    result = records.read(run.folder / "records.jsonl")[-1]
+    courses = {
+        "alpha": [] if frozen else _means(rows, "alpha_mean"),
+        "reach": [] if frozen else _reach(rows),
+        "gamma": _means(rows, "weight_mean"),
+        "radius": [(step, value) for step, value in _means(rows, "bound") if math.isfinite(value)],
+    }
+    layers = len({row.layer for row in rows})
+    for name, course in courses.items():
+        panel = Panel(NAME, name, seed, layers, estimator="mean over layers")
+        for step, value in course:
+            yield panel.point(curve, step, value)
     assert isinstance(result, ResultRecord)
     images = len(run.splits().part(run.config.split))
     panel = Panel(NAME, "accuracy", seed, images, estimator=f"{run.config.split} split, {result.step} steps")
