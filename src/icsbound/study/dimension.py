@@ -48,11 +48,10 @@ def _pair(seed: int, d: int, g: torch.Generator) -> Iterator[PointRecord]:
         for z in laws.cube_and_cross(d)
     )
     found, predicted = emd(a, b), math.sqrt(2 * d - 2 * math.sqrt(d))
-    size = {"n": found.n, "d": d, "estimator": found.estimator}
-    panels = (Panel(NAME, panel, seed, **size) for panel in ("absolute", "scale-free"))  # type: ignore[arg-type]
-    for panel, unit in zip(panels, (1.0, cheap_bracket(a, b).scale), strict=True):
-        curve = "cube against cross-polytope"
-        yield panel.point(curve, d, found.value / unit, predicted / unit, "equal", tolerance=1e-9)
+    curve = "cube against cross-polytope"
+    for panel, unit in (("absolute", 1.0), ("scale-free", cheap_bracket(a, b).scale)):
+        made = Panel(NAME, panel, seed, found.n, d, found.estimator)
+        yield made.point(curve, d, found.value / unit, predicted / unit, "equal", tolerance=1e-9)
 
 
 def _drifting(seed: int, d: int, g: torch.Generator) -> Iterator[PointRecord]:

@@ -56,10 +56,8 @@ def _training(run: Trained, seed: int) -> Iterator[PointRecord]:
             estimator = f"exact, {len(pairs)} pairs of states"
             for curve, which in ((f"absolute, {view} view", 0), (f"scale-free, {view} view", 1)):
                 logs = np.log([after[which] / before[which] for before, after in both if before[which] > 0])
-                size = {"n": PROBE, "d": d, "estimator": estimator}
-                ratio, share = math.exp(logs.mean()), float((logs > 0).mean())
-                yield Panel(NAME, "training", seed, **size).point(curve, depth, ratio)  # type: ignore[arg-type]
-                yield Panel(NAME, "share", seed, **size).point(curve, depth, share)  # type: ignore[arg-type]
+                for panel, value in (("training", math.exp(logs.mean())), ("share", (logs > 0).mean())):
+                    yield Panel(NAME, panel, seed, PROBE, d, estimator).point(curve, depth, value)
 
 
 def _moved(a: Tensor, b: Tensor) -> tuple[float, float]:

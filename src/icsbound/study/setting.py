@@ -55,8 +55,6 @@ class Panel:
         relation: str = "",
         *,
         tolerance: float = 0.0,
-        n: int | None = None,
-        d: int | None = None,
         estimator: str | None = None,
     ) -> PointRecord:
         """One point; see `PointRecord`."""
@@ -71,7 +69,7 @@ class Panel:
             predicted=None if predicted is None else float(predicted),
             relation=relation,
             tolerance=tolerance,
-            n=self.n if n is None else n,
-            d=self.d if d is None else d,
+            n=self.n,
+            d=self.d,
             estimator=self.estimator if estimator is None else estimator,
         )
