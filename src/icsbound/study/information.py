@@ -102,6 +102,7 @@ def _norms(fit: Tensor, test: Tensor, seed: int) -> Iterator[PointRecord]:
     """R² of the norm of u, by the inverse of the layer and by a linear probe on its direction and length."""
     fit, test = standardized(fit, test)
     truth = torch.linalg.vector_norm(test, dim=1)
+    target = torch.linalg.vector_norm(fit, dim=1, keepdim=True)
     panel = Panel(NAME, "norm", seed, len(test), test.shape[1], "R², held out")
     for alpha in ALPHAS:
         a, b = (unitized(z, alpha) for z in (fit, test))
@@ -109,7 +110,6 @@ def _norms(fit: Tensor, test: Tensor, seed: int) -> Iterator[PointRecord]:
             s = torch.linalg.vector_norm(b, dim=1) / math.sqrt(b.shape[1])
             back = (1 - alpha) * s / (1 - alpha * s) * math.sqrt(b.shape[1])
             yield panel.point("inverse of the layer", alpha, _explained(back, truth), 1.0, "equal", tolerance=1e-6)
-        target = torch.linalg.vector_norm(fit, dim=1)[:, None]
         with_length = [torch.cat([z, torch.linalg.vector_norm(z, dim=1, keepdim=True)], 1) for z in (a, b)]
         guess = ridge(with_length[0], target, with_length[1])[:, 0]
         yield panel.point("linear probe", alpha, _explained(guess, truth))

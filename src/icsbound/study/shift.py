@@ -33,11 +33,12 @@ def points(seed: int, setting: Setting) -> Iterator[PointRecord]:
     """Every condition in every network: distances by layer, accuracy, and what moments alone say at the last layer."""
     shifts = SHIFTS if not setting.full else tuple(f"{s.split(':')[0]}:{k}" for s in SHIFTS for k in range(1, 6))
     for run in trained(setting, ARMS, seed):
-        clean = _clouds(run, run.network(), run.probe())
-        yield _accuracy(run, run.network(), "none", seed)
+        model = run.network()
+        clean = _clouds(run, model, run.probe())
+        yield _accuracy(run, model, "none", seed)
         for condition in shifts:
             name, _, severity = condition.partition(":")
-            yield from _compared(run, condition, clean, run.network(), seed, (name, int(severity)))
+            yield from _compared(run, condition, clean, model, seed, (name, int(severity)))
         for condition in CHANGES:
             model = run.network()
             perturb(model, condition)
