@@ -6,7 +6,7 @@ import altair as alt
 import pandas as pd
 
 from icsbound.report import statistics as st
-from icsbound.report.figure import PANEL, TABLE, WIDTH, Figure, arm_colour, dots, null_line, step_axis, tips
+from icsbound.report.figure import PANEL, TABLE, WIDTH, Figure, arm_colour, dots, paired, step_axis, tips
 from icsbound.report.runs import Study
 from icsbound.report.wording import count, number, some, split
 
@@ -30,16 +30,8 @@ def differences(study: Study) -> Figure | None:
     data = pd.concat(parts)
     contrasts = list(dict.fromkeys(data["contrast"]))
     base = alt.Chart(TABLE).encode(y=alt.Y("contrast:N", title=None, sort=contrasts), color=arm_colour(study, data))
-    mean_only, seeds_only = (base.transform_filter(f"datum.what {sign} 'mean'") for sign in ("==", "!="))
-    x = alt.X("points:Q", title="accuracy difference in points of %", axis=alt.Axis(tickCount=8))
-    tip = tips("contrast", "what", form="+.2f", points="points", low="from", high="to")
-    bars = mean_only.mark_rule(size=5, opacity=0.45).encode(x=alt.X("low:Q"), x2="high:Q", tooltip=tip)
-    chart = alt.layer(
-        null_line(base, 0),
-        *([bars] if data["low"].notna().any() else []),
-        mean_only.mark_tick(thickness=3, size=22).encode(x=x, tooltip=tip),
-        seeds_only.mark_circle(size=45, opacity=0.9).encode(x=x, tooltip=tip[:3]),
-    ).properties(width=WIDTH, height=44 * len(contrasts))
+    layers = paired(base, data, "contrast", "what", ticks=8)
+    chart = alt.layer(*layers).properties(width=WIDTH, height=44 * len(contrasts))
     means = data[data["what"] == "mean"]
     return Figure(
         name="accuracy-differences",

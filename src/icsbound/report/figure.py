@@ -97,6 +97,23 @@ def null_line(base: Any, value: float) -> Any:
     return once.mark_rule(size=1.5, strokeDash=[4, 3]).encode(x=alt.datum(value), color=alt.value("#888"))
 
 
+def paired(base: Any, data: pd.DataFrame, *texts: str, ticks: int) -> list[Any]:
+    """The layers of paired differences: no difference, the interval where there is one, the mean, and every seed.
+
+    `data` has the difference as `points`, of a seed or, where `what` says so, of their mean, with `low` and `high`.
+    """
+    mean_only, seeds_only = (base.transform_filter(f"datum.what {sign} 'mean'") for sign in ("==", "!="))
+    x = alt.X("points:Q", title="accuracy difference in points of %", axis=alt.Axis(tickCount=ticks))
+    tip = tips(*texts, form="+.2f", points="points", low="from", high="to")
+    bars = mean_only.mark_rule(size=5, opacity=0.45).encode(x=alt.X("low:Q"), x2="high:Q", tooltip=tip)
+    return [
+        null_line(base, 0),
+        *([bars] if data["low"].notna().any() else []),
+        mean_only.mark_tick(thickness=3, size=22).encode(x=x, tooltip=tip),
+        seeds_only.mark_circle(size=45, opacity=0.9).encode(x=x, tooltip=tip[:-2]),
+    ]
+
+
 def dots(size: int) -> alt.OverlayMarkDef:
     """The points on a line."""
     return alt.OverlayMarkDef(size=size, filled=True)

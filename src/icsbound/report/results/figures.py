@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 
 from icsbound.report.curves import alpha_of
-from icsbound.report.figure import PANEL, TABLE, WIDTH, Figure, colour_of, null_line, tips
+from icsbound.report.figure import PANEL, TABLE, WIDTH, Figure, colour_of, paired, tips
 from icsbound.report.results import conditions
 from icsbound.report.results.groups import REST, Group, case_text, slugs
 from icsbound.report.results.table import Table
@@ -53,16 +53,7 @@ def differences(table: Table, group: Group, name: str) -> list[Figure]:
     data = pd.concat(parts)
     arms = table.arms_in(data)
     base = alt.Chart().encode(y=alt.Y("arm:N", title=None, sort=arms), color=colour_of(arms, table.arms))
-    x = alt.X("points:Q", title="accuracy difference in points of %", axis=alt.Axis(tickCount=6))
-    mean_only, seeds_only = (base.transform_filter(f"datum.what {sign} 'mean'") for sign in ("==", "!="))
-    tip = tips("arm", "control", "case", "what", "verdict", form="+.2f", points="points", low="from", high="to")
-    bars = mean_only.mark_rule(size=5, opacity=0.45).encode(x=alt.X("low:Q"), x2="high:Q", tooltip=tip)
-    layers = [
-        null_line(base, 0),
-        *([bars] if data["low"].notna().any() else []),
-        mean_only.mark_tick(thickness=3, size=22).encode(x=x, tooltip=tip),
-        seeds_only.mark_circle(size=45, opacity=0.9).encode(x=x, tooltip=tip[:6]),
-    ]
+    layers = paired(base, data, "arm", "control", "case", "what", "verdict", ticks=6)
     chart, panels = _by_case(layers, data, 40 * len(arms) + 10)
     means = data[data["what"] == "mean"]
     text = (
