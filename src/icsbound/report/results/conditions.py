@@ -26,7 +26,7 @@ def severity(table: Table, group: Group, name: str) -> list[Figure]:
         shifts = list(dict.fromkeys(shifted["shift"]))
         whole = pd.concat([shifted, *(clean.assign(shift=shift, severity=0) for shift in shifts)])
         data = _spread(whole, ["shift", "arm", "severity"])
-        case = case_text((("shift", "none"), ("severity", 0), *zip(keys, values, strict=True)))
+        case = _case(**dict(zip(keys, values, strict=True)))
         x = alt.X("severity:Q", title="severity", axis=alt.Axis(values=sorted(data["severity"].unique()), format="d"))
         last = data[data["severity"] == data["severity"].max()]
         found.append(
@@ -53,7 +53,7 @@ def perturbation(table: Table, group: Group, name: str) -> list[Figure]:
     """Accuracy against the pruned share and against bits, one panel a remedy."""
     rows = table.of(table.accuracy, group)
     rows = rows[rows["shift"] == "none"]
-    rows = rows.assign(remedied=[_remedied(r, b) for r, b in zip(rows["remedy"], rows["eval_batch"], strict=True)])
+    rows = rows.assign(remedied=_remedied(rows))
     found = []
     for kind, title, axis in (
         ("prune", "Accuracy after pruning", "share of weights pruned"),
@@ -99,13 +99,10 @@ def remedies(table: Table, group: Group, name: str) -> list[Figure]:
     """Accuracy of each arm under each remedy, one panel for each shift or change of the weights."""
     rows = table.of(table.means, group)
     what = [
-        case_text((("shift", s), ("severity", v), ("perturbation", p), ("remedy", "none"), ("eval_batch", 0)))
-        or "clean"
+        _case(shift=s, severity=v, perturbation=p) or "clean"
         for s, v, p in zip(rows["shift"], rows["severity"], rows["perturbation"], strict=True)
     ]
-    rows = rows.assign(
-        what=what, remedied=[_remedied(r, b) for r, b in zip(rows["remedy"], rows["eval_batch"], strict=True)]
-    )
+    rows = rows.assign(what=what, remedied=_remedied(rows))
     several = rows.groupby("what", sort=False)["remedied"].nunique()
     rows = rows[rows["what"].isin(several[several > 1].index)]
     if rows.empty:
@@ -188,15 +185,16 @@ def batch_sizes(table: Table) -> list[Figure]:
     return found
 
 
-def _remedied(remedy: str, eval_batch: int) -> str:
-    keys = (
-        ("shift", "none"),
-        ("severity", 0),
-        ("perturbation", "none"),
-        ("remedy", remedy),
-        ("eval_batch", eval_batch),
-    )
-    return case_text(keys) or "no remedy"
+def _case(**parts: Any) -> str:
+    """In words a case of which only `parts` count."""
+    rest = {"shift": "none", "severity": 0, "perturbation": "none", "remedy": "none", "eval_batch": 0}
+    return case_text(tuple((rest | parts).items()))
+
+
+def _remedied(rows: pd.DataFrame) -> list[str]:
+    """The remedy of each row in words."""
+    pairs = zip(rows["remedy"], rows["eval_batch"], strict=True)
+    return [_case(remedy=remedy, eval_batch=eval_batch) or "no remedy" for remedy, eval_batch in pairs]
 
 
 def _spread(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import numpy as np
 from icsbound._check import InputError
 from icsbound.report.controls import control
 from icsbound.report.intervals import LEVEL, Interval, bootstrap, holm, p_value, student
-from icsbound.report.results.groups import OWN, Where, case_of, case_text, group_of, groups
+from icsbound.report.results.groups import Where, case_of, case_text, group_of, groups
 from icsbound.results import Line
 
 
@@ -155,7 +155,7 @@ def summary(lines: Sequence[Line]) -> list[str]:
     several = len({g["setting"] for g in known}) > 1
     text = []
     for (group, case), by_arm in measured(lines).items():
-        setting = dict(group)[OWN[0]] if several else ""
+        setting = dict(group)["setting"] if several else ""
         where = ", ".join(filter(None, (setting, labels[group], case_text(case))))
         for arm, accuracies in by_arm.items():
             n = len(accuracies)

@@ -11,7 +11,7 @@ import pandas as pd
 from icsbound.report.curves import alpha_of
 from icsbound.report.figure import PANEL, TABLE, WIDTH, Figure, colour_of, paired, tips
 from icsbound.report.results import conditions
-from icsbound.report.results.groups import REST, Group, case_text, slugs
+from icsbound.report.results.groups import Group, case_name, slugs
 from icsbound.report.results.table import Table
 from icsbound.report.wording import count, listed, signed
 
@@ -44,9 +44,7 @@ def differences(table: Table, group: Group, name: str) -> list[Figure]:
         ends = {end: [100 * getattr(c.interval, end)] for end in ("low", "high")}
         mean = pd.DataFrame({"what": ["mean"], "points": [100 * c.interval.mean], **ends})
         parts.append(
-            pd.concat([seeds, mean]).assign(
-                arm=c.arm, control=c.control, case=case_text(c.case) or REST, verdict=c.verdict
-            )
+            pd.concat([seeds, mean]).assign(arm=c.arm, control=c.control, case=case_name(c.case), verdict=c.verdict)
         )
     if not parts:
         return []

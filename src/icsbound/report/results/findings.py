@@ -5,7 +5,7 @@ from __future__ import annotations
 from icsbound.report.findings import Finding
 from icsbound.report.findings import Group as Findings
 from icsbound.report.results.contrasts import Contrast
-from icsbound.report.results.groups import REST, Group, case_text
+from icsbound.report.results.groups import REST, Group, case_name
 from icsbound.report.results.table import Table
 from icsbound.report.wording import count, listed, number, percent, points, signed
 
@@ -63,7 +63,7 @@ def of_group(table: Table, group: Group) -> list[Finding]:
     """A sentence for each arm and case of one experiment."""
     means = table.of(table.means, group)
     found = []
-    against = {(case_text(c.case) or REST, c.arm): c for c in table.against(group)}
+    against = {(case_name(c.case), c.arm): c for c in table.against(group)}
     compared = {case for case, _ in against}
     for case, rows in means.groupby("case", sort=False):
         for arm in table.arms_in(rows):
@@ -91,10 +91,11 @@ def evidence(contrast: Contrast) -> str:
     low, high = (signed(100 * end) for end in contrast.boot)
     same = (contrast.boot[0] > 0 or contrast.boot[1] < 0) == (contrast.interval.verdict() != "not resolved")
     check = f"resampling seeds gives {low} to {high}" + ("" if same else ", which judges otherwise")
-    return f"{seeds}; p {_p(contrast.p)}, Holm {_p(contrast.adjusted)}; {check}."
+    return f"{seeds}; p {p_text(contrast.p)}, Holm {p_text(contrast.adjusted)}; {check}."
 
 
-def _p(value: float) -> str:
+def p_text(value: float) -> str:
+    """A p-value; of a very small one only that it is."""
     return number(value, 2) if value >= 1e-4 else "< 0.0001"
 
 

@@ -88,6 +88,11 @@ def case_text(where: Where) -> str:
     return ", ".join(parts)
 
 
+def case_name(where: Where) -> str:
+    """A case in words, that of `REST` too."""
+    return case_text(where) or REST
+
+
 def slug(text: str, taken: Iterable[str] = ()) -> str:
     """`text` as a part of a file's name, unlike those `taken`: small letters, digits, dots and hyphens."""
     plain = re.sub(r"[^a-z0-9.]+", "-", text.lower())[:60].strip("-.") or "group"

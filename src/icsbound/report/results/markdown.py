@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from icsbound.report.figure import Figure
 from icsbound.report.results import reproduce
 from icsbound.report.results.contrasts import Contrast
-from icsbound.report.results.findings import alerts, basis
-from icsbound.report.results.groups import REST, Group, case_text, slugs
+from icsbound.report.results.findings import alerts, basis, p_text
+from icsbound.report.results.groups import Group, case_name, slugs
 from icsbound.report.results.table import Table
-from icsbound.report.wording import count, number, percent, signed
+from icsbound.report.wording import count, percent, signed
 
 _HEAD = ("case", "arm", "seeds", "accuracy", "control", "difference (95 % interval)", "resampled", "Holm p", "verdict")
 
@@ -36,7 +36,7 @@ def text(table: Table, figures: Sequence[Figure]) -> str:
 
 def _rows(table: Table, group: Group) -> list[tuple[str, ...]]:
     means = table.of(table.means, group)
-    against = {(case_text(c.case) or REST, c.arm): c for c in table.against(group)}
+    against = {(case_name(c.case), c.arm): c for c in table.against(group)}
     rows: list[tuple[str, ...]] = [_HEAD]
     for case, part in means.groupby("case", sort=False):
         for arm in table.arms_in(part):
@@ -53,7 +53,7 @@ def _against(c: Contrast) -> tuple[str, ...]:
         why = f"{count(len(c.seeds), 'seed')}: no interval" if len(c.seeds) == 1 else "the same at every seed"
         return f"`{c.control}`", f"{difference} ({why})", "", "", c.verdict
     low, high, *boot = (signed(100 * end) for end in (c.interval.low, c.interval.high, *c.boot))
-    adjusted = number(c.adjusted, 2) if c.adjusted >= 1e-4 else "< 0.0001"
+    adjusted = p_text(c.adjusted)
     return f"`{c.control}`", f"{difference} ({low} to {high})", " to ".join(boot), adjusted, f"**{c.verdict}**"
 
 

@@ -16,7 +16,7 @@ from icsbound._check import InputError
 from icsbound.records import LayerRecord
 from icsbound.report import runs
 from icsbound.report.results.contrasts import Contrast, averaged, contrasts
-from icsbound.report.results.groups import CASE, REST, Group, Where, case_of, case_text, group_of, groups
+from icsbound.report.results.groups import CASE, Group, case_name, case_of, group_of, groups
 from icsbound.results import Line
 
 _NOT_IN_A_LINE = ("data_dir", "monitor", "workers")  # of a run's config.json
@@ -44,9 +44,9 @@ class Table:
         """The rows of `frame` that belong to `group`."""
         return frame[frame["group"] == self.groups.index(group)]
 
-    def against(self, group: Group, case: Where | None = None) -> list[Contrast]:
+    def against(self, group: Group) -> list[Contrast]:
         """The contrasts of the headline in `group`."""
-        return [c for c in self.headline if c.group == group.where and (case is None or c.case == case)]
+        return [c for c in self.headline if c.group == group.where]
 
     def arms_in(self, frame: pd.DataFrame) -> list[str]:
         """The arms that `frame` has rows of, in the order of the page."""
@@ -97,7 +97,7 @@ def _frame(lines: Sequence[Line], found: list[Group]) -> pd.DataFrame:
             line.seed,
             100 * line.accuracy,
             *(getattr(line, name) for name in CASE),
-            case_text(case_of(line)) or REST,
+            case_name(case_of(line)),
         )
         for line in lines
     ]

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from icsbound.report.results.contrasts import Contrast
-from icsbound.report.results.groups import REST, case_text
+from icsbound.report.results.groups import case_name
 from icsbound.report.results.table import Table as Results
 from icsbound.report.tables import Table
 
@@ -40,7 +40,7 @@ def _contrasts(table: Results, found: list[Contrast]) -> list[list[Any]]:
         own, other = (100 * sum(values) / len(values) for values in (c.accuracies, c.controls))
         known = c.interval.known
         ends = [100 * end if known else None for end in (c.interval.low, c.interval.high, *c.boot)]
-        row: list[Any] = [titles[c.group], case_text(c.case) or REST, c.arm, c.control, len(c.seeds), own, other]
+        row: list[Any] = [titles[c.group], case_name(c.case), c.arm, c.control, len(c.seeds), own, other]
         row += [100 * c.interval.mean, *ends, *([c.p, c.adjusted] if known else [None] * 2), c.verdict]
         rows.append(row)
     return rows
