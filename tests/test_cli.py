@@ -64,6 +64,10 @@ def test_a_taken_folder_is_refused_and_force_replaces_a_run_only(
     assert re.search(r"--out must be a fresh folder, got '.*run'; --force replaces", capsys.readouterr().err)
     (out / "old.txt").write_text("x")
     assert run("train", *QUICK, "--batch-size", 1, "--out", out, "--force") == 2
+    for wrong in (("--tracker", "nothing"), ("--checkpoint-every", 0), ("--snapshots", "x")):
+        assert run("train", *QUICK, *wrong, "--out", out, "--force") == 2
+    for wrong in (("--jobs", 0), ("--arms", "bn", "gn:group_size=3")):
+        assert run("compare", *QUICK, *wrong, "--out", out, "--force") == 2
     assert (out / "old.txt").exists()  # a run that cannot be trained replaces nothing
     capsys.readouterr()
     assert run("train", "--arm", "unitized", "--no-monitor", *QUICK, "--out", out, "--force") == 0

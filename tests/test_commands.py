@@ -67,6 +67,9 @@ def test_force_replaces_a_table_only_by_what_can_be_trained(tmp_path: Path, caps
     sweep = ("sweep", "--arms", "bn", "--seeds", 0, *TINY, "--out", tmp_path, "--force")
     assert run(*sweep, "--batch-sizes", 1) == 2
     assert "batch_size must be at least 2" in capsys.readouterr().err
+    assert run(*sweep, "--batch-sizes", 1000, 1) == 2
+    assert run(*sweep, "--batch-sizes", 1000, "--jobs", 0) == 2
+    assert run(*sweep, "--batch-sizes", 1000, "--jobs", 2, "--launcher", "ray") == 2
     assert (tmp_path / "results.jsonl").exists()
 
 

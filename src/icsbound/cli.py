@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from icsbound import _version, doctor, report
 from icsbound import commands as more
-from icsbound._check import InputError, fail
+from icsbound._check import InputError, fail, positive_int
 from icsbound.training import arms, data, models, recipes
 from icsbound.training.config import MonitorConfig, TrainConfig
 
@@ -169,7 +169,7 @@ def _compare(args: argparse.Namespace) -> int:
             base=configured(args, default.base),
         )
     runs = config.runs()  # refuses an unusable arm, seed or device before anything is written
-    out = args.resume or fresh_folder(args, lambda: session.Session(next(iter(runs.values()))))
+    out = args.resume or fresh_folder(args, lambda: session.try_out(runs.values()))
     failed: str | None = None
     try:
         with progress_bar(args.quiet, len(runs)) as show:
@@ -186,7 +186,7 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from icsbound.training import loop, session, snapshots
+    from icsbound.training import loop, session
 
     # In a process group (torchrun) all processes train in one folder, and the first one alone speaks.
     group, first = "RANK" in os.environ, os.environ.get("RANK", "0") == "0"
@@ -201,8 +201,13 @@ def _train(args: argparse.Namespace) -> int:
             config = dataclasses.replace(config, data_dir=args.data_dir)
     else:
         config = trained_alone(args)
-    snapshots.Snapshots(args.snapshots)  # refuses what it cannot read before --force removes anything
-    out = args.resume or fresh_folder(args, lambda: session.Session(config.resolved()))
+    tracker = args.tracker or "auto"
+
+    def attempt() -> None:
+        loop.usable(args.snapshots, tracker, args.checkpoint_every)
+        session.Session(config.resolved())
+
+    out = args.resume or fresh_folder(args, attempt)
     try:
         with progress_bar(args.quiet or not first, 1) as show:
             loop.train(
@@ -211,7 +216,7 @@ def _train(args: argparse.Namespace) -> int:
                 progress=show,
                 checkpoint_every=args.checkpoint_every,
                 snapshots=args.snapshots,
-                tracker=args.tracker or "auto",
+                tracker=tracker,
                 profile=args.profile,
             )
     except loop.Diverged as error:
@@ -338,6 +343,8 @@ def fresh_folder(args: argparse.Namespace, attempt: Callable[[], object]) -> Pat
             fail("--out", "be a fresh folder", str(out), "; --force replaces the run in it, --resume goes on with it")
         if not (out / "config.json").is_file():
             fail("--out", "hold a run to be replaced by --force", str(out), ": it has no config.json")
+        if getattr(args, "jobs", None) is not None:
+            positive_int("jobs", args.jobs)
         attempt()
         shutil.rmtree(out)
     return out

@@ -121,8 +121,8 @@ def _measure_flags(command: argparse.ArgumentParser, arm_help: str) -> None:
 def _sweep(args: argparse.Namespace) -> int:
     from icsbound import cli
     from icsbound.training import pool
-    from icsbound.training.session import Session
-    from icsbound.training.sweep import SweepConfig, sweep
+    from icsbound.training.session import try_out
+    from icsbound.training.sweep import SweepConfig, launching, sweep
 
     shard = _shard(args.shard) if args.shard else (1, 1)
     if args.resume:
@@ -133,8 +133,13 @@ def _sweep(args: argparse.Namespace) -> int:
     else:
         config = sweep_config(args)
         # The other jobs of an array find the folder taken by the same sweep, and go on in it.
-        first = next(iter(config.runs().values()))
-        out = args.out if args.shard and args.out else cli.fresh_folder(args, lambda: Session(first))
+        runs = config.runs()
+
+        def attempt() -> None:
+            launching(args.launcher, args.jobs)
+            try_out(runs.values())
+
+        out = args.out if args.shard and args.out else cli.fresh_folder(args, attempt)
     count = len(list(config.runs())[shard[0] - 1 :: shard[1]])
     failed: str | None = None
     try:

@@ -27,7 +27,7 @@ from icsbound.training.config import (
     refuse_another,
 )
 from icsbound.training.progress import Progress, quiet
-from icsbound.training.session import Session
+from icsbound.training.session import try_out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +115,7 @@ def compare(
     runs = config.runs()
     refuse_another(out, config.to_dict(), free=("data_dir",))
     if not all(loop.finished(out / folder) for folder in runs):
-        # One run of each arm is built here, so that what cannot be trained is refused before anything is written.
-        for run in list(runs.values())[: len(config.arms)]:
-            Session(run)
+        try_out(runs.values())  # what cannot be trained is refused before anything is written
     claim(out, config.to_dict())
     per_arm.keep(out, config.by_arm)
     tasks = [pool.Task(run, out / folder) for folder, run in runs.items()]

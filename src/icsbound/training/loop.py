@@ -74,11 +74,8 @@ def train(
     """
     out = Path(out)
     config = config.resolved()
-    if checkpoint_every is not None:
-        positive_int("checkpoint_every", checkpoint_every)
+    kept, tracked = usable(snapshots, tracker, checkpoint_every)
     positive_int("keep", keep)
-    kept = Snapshots(snapshots)
-    tracked = tracking.chosen(tracker)
     refuse_another(out, config.to_dict(), free=("data_dir",))
     done = finished(out)
     if done is not None:
@@ -98,6 +95,15 @@ def train(
     if signals.caught is not None:
         _leave(signals.caught, f"{config.run} is finished")
     return result
+
+
+def usable(
+    snapshots: int | str | None, tracker: str, checkpoint_every: int | None = None
+) -> tuple[Snapshots, str | None]:
+    """What these options of `train` stand for. Raises InputError where one cannot be used."""
+    if checkpoint_every is not None:
+        positive_int("checkpoint_every", checkpoint_every)
+    return Snapshots(snapshots), tracking.chosen(tracker)
 
 
 def resume(

@@ -5,6 +5,7 @@ written.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -171,6 +172,16 @@ class Session:
         for handle in handles:
             handle.remove()
         return names[0] if names else None
+
+
+def try_out(runs: Iterable[TrainConfig]) -> None:
+    """Build one of `runs` for each arm and each batch size. Raises InputError for what cannot be trained."""
+    tried = set[str | int]()
+    for run in runs:
+        parts: set[str | int] = {run.arm, run.recipe.batch_size}
+        if not parts <= tried:
+            tried |= parts
+            Session(run)
 
 
 def normalization(config: TrainConfig, train: data.Dataset, standardize: bool = False) -> data.Normalize:

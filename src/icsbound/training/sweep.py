@@ -20,7 +20,7 @@ from icsbound.training import cluster, devices, loop, per_arm, pool, results
 from icsbound.training.compare import folder_name
 from icsbound.training.config import TrainConfig, check_consent, check_fields, claim, read_json, refuse_another
 from icsbound.training.progress import Progress, quiet
-from icsbound.training.session import Session
+from icsbound.training.session import try_out
 
 LAUNCHERS = ("local", "ray")
 
@@ -91,6 +91,16 @@ class SweepConfig:
         return config
 
 
+def launching(launcher: str, jobs: int | None) -> Callable[..., object]:
+    """What trains the runs of a sweep. Raises InputError for an unknown or missing launcher, and for its `jobs`."""
+    if one_of("launcher", launcher, LAUNCHERS) == "local":
+        return partial(pool.run, jobs=jobs)
+    if jobs is not None:
+        fail("jobs", "be left out with launcher ray, which fills the cluster", jobs)
+    cluster.ray()
+    return cluster.run
+
+
 def sweep(
     config: SweepConfig,
     out: str | Path,
@@ -107,25 +117,14 @@ def sweep(
     by side here, "ray" on a Ray cluster (see `cluster`). Returns the lines of this shard. Raises as `compare` does.
     """
     out = Path(out)
-    launch: Callable[..., object] = partial(pool.run, jobs=jobs)
-    if one_of("launcher", launcher, LAUNCHERS) == "ray":
-        if jobs is not None:
-            fail("jobs", "be left out with launcher ray, which fills the cluster", jobs)
-        cluster.ray()
-        launch = cluster.run
+    launch = launching(launcher, jobs)
     index, count = shard
     if not 1 <= index <= count:
         fail("shard", "be i/n with 1 <= i <= n", f"{index}/{count}")
     runs = dict(list(config.runs().items())[index - 1 :: count])
     refuse_another(out, config.to_dict(), free=("base.data_dir",))
-    # One run of each arm and each batch size is built here, so that what cannot be trained is refused before anything
-    # is written.
-    checked = set[str | int]()
-    for name, run in runs.items():
-        parts: set[str | int] = {run.arm, run.recipe.batch_size}
-        if not parts <= checked and loop.finished(out / name) is None:
-            checked |= parts
-            Session(run)
+    # What cannot be trained is refused before anything is written.
+    try_out(run for name, run in runs.items() if loop.finished(out / name) is None)
     claim(out, config.to_dict())
     per_arm.keep(out, config.by_arm)
     table = out / "results.jsonl"
