@@ -324,9 +324,10 @@ def trained_alone(args: argparse.Namespace) -> TrainConfig:
     if not args.arms_file:
         return config
     # Named among all that the file sets, so that the run can be compared with those of the file's other arms.
-    names = per_arm.values_of(per_arm.read(args.arms_file))
-    ((arm, own),) = by_arm(args, [config.arm]).items()
-    return dataclasses.replace(config, arm=arm, recipe=per_arm.changed(config.recipe, own), per_arm=names)
+    sections = per_arm.read(args.arms_file)
+    ((arm, own),) = per_arm.resolved([config.arm], sections).items()
+    recipe, names = per_arm.changed(config.recipe, own), per_arm.values_of(sections)
+    return dataclasses.replace(config, arm=arm, recipe=recipe, per_arm=names)
 
 
 def fresh_folder(args: argparse.Namespace, attempt: Callable[[], object]) -> Path:
