@@ -27,6 +27,7 @@ import torch
 
 from icsbound.training import devices, progress, recipes
 from icsbound.training.config import MonitorConfig, TrainConfig
+from icsbound.training.journal import Journal
 from icsbound.training.loop import _Loop
 from icsbound.training.session import Session
 from icsbound.training.snapshots import Snapshots
@@ -39,7 +40,8 @@ class Run:
 
     def __init__(self, config: TrainConfig, folder: Path) -> None:
         self.session = Session(config)
-        self.loop = _Loop(self.session, folder, progress.quiet, keep=1, snapshots=Snapshots(None))
+        journal = Journal(self.session, folder, progress.quiet, tracker=None)
+        self.loop = _Loop(self.session, folder, journal, keep=1, snapshots=Snapshots(None), profile=None)
         self.session.model.train()
         self.batches = self._endless()
         self.in_pipeline = 0.0

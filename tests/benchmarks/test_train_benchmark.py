@@ -1,0 +1,24 @@
+"""The benchmark of training steps takes the steps of the training itself, so it has to follow its signatures."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import train
+
+
+def test_arms_are_timed_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "train.json"
+    words = f"train.py --model resnet8:width=2 --arms bn unitized --rounds 2 --steps 1 --device cpu --json {out}"
+    monkeypatch.setattr(sys, "argv", words.split())
+    train.main()
+    found = json.loads(out.read_text())["arms"]
+    assert list(found) == ["bn", "unitized"]
+    assert found["bn"]["ratio"]["median"] == 1.0
+    assert all(row["images/s"]["median"] > 0 and row["monitor records a capture"] > 0 for row in found.values())
+    assert "images/s" in capsys.readouterr().out
