@@ -153,12 +153,12 @@ def test_binning_keeps_every_row_and_the_last_step(count: int) -> None:
     assert (found["step"] >= found["value"]).all()  # named by the last step of its bin
 
 
-def test_some_layers_keeps_both_ends() -> None:
+def test_evenly_spread_layers_keep_both_ends() -> None:
     names = [str(i) for i in range(200)]
-    found = st.some_layers(names)
+    found = st.evenly(names, st.PANELS)
     assert len(found) == st.PANELS
     assert (found[0], found[-1]) == ("0", "199")
-    assert st.some_layers(names[:5]) == names[:5]
+    assert st.evenly(names[:5], st.PANELS) == names[:5]
 
 
 def test_allowed_share_needs_both_radii(tmp_path: Path) -> None:

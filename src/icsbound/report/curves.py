@@ -128,7 +128,7 @@ def alpha(study: Study) -> Figure | None:
 
 def alpha_of(rows: pd.DataFrame, names: list[str], arms: list[str], name: str = "alpha") -> Figure:
     """The figure of `rows`, one a layer and step, for the layers `names` in the order of the network."""
-    layers = st.some_layers(names, 24)
+    layers = st.evenly(names, 24)
     rows = st.binned(rows[rows["layer"].isin(layers)], "step", 60)
     groups = rows.groupby(["arm", "layer", "step"], sort=False)[["alpha_mean", "alpha_min", "alpha_max"]]
     data = groups.mean().set_axis(["mean", "low", "high"], axis=1).reset_index()

@@ -10,6 +10,7 @@ from scipy import stats
 from icsbound.records import TransportRecord
 from icsbound.report.figure import TABLE, WIDTH, Figure, menu, tips
 from icsbound.report.runs import Study
+from icsbound.report.statistics import evenly
 from icsbound.report.wording import count, number, percent
 
 PAIRS = 12  # pairs of steps that can be chosen
@@ -22,12 +23,6 @@ def transports(study: Study) -> list[TransportRecord]:
     """Every recorded transport, in the order of runs and steps."""
     found = [r for run in study.runs for r in run.records if isinstance(r, TransportRecord)]
     return sorted(found, key=lambda r: (r.step_a, r.step_b))
-
-
-def _evenly(items: list[TransportRecord], limit: int) -> list[TransportRecord]:
-    if len(items) <= limit:
-        return items
-    return [items[i] for i in np.linspace(0, len(items) - 1, limit).round().astype(int)]
 
 
 def _where(records: list[TransportRecord]) -> str:
@@ -51,25 +46,22 @@ def ridge(study: Study) -> Figure | None:
             if r.run == run:
                 states.setdefault(r.step_a, r.x_a)
                 states.setdefault(r.step_b, r.x_b)
-        steps = sorted(states)
-        steps = [steps[i] for i in np.linspace(0, len(steps) - 1, min(RIDGES, len(steps))).round().astype(int)]
-        parts.append(_ridges(states, steps).assign(run=run))
+        parts.append(_ridges(states, evenly(sorted(states), RIDGES)).assign(run=run))
     data = pd.concat(parts, ignore_index=True)
-    labels = data.drop_duplicates(["run", "base"])
     # Every ridge has the step's number to its left, at its foot.
     x = alt.X("x:Q", title="along the direction of largest variance", scale=alt.Scale(nice=False, padding=4))
     y = alt.Y("foot:Q", title="optimizer step", axis=alt.Axis(labels=False, ticks=False, grid=False))
-    colour = alt.Color("base:Q", scale=alt.Scale(range=COLOURS[::-1]), legend=None)
+    colour = alt.Color("foot:Q", scale=alt.Scale(range=COLOURS[::-1]), legend=None)
     base = alt.Chart(TABLE).transform_filter("datum.run == run")
     areas = base.mark_area(opacity=0.75, line={"strokeWidth": 1.2}).encode(
-        x=x, y=y, y2="top:Q", color=colour, detail="base:O", tooltip=tips(step="step", x="place")
+        x=x, y=y, y2="top:Q", color=colour, detail="foot:O", tooltip=tips(step="step", x="place")
     )
     names = (
         base.transform_filter("isValid(datum.name)")
         .mark_text(align="left", baseline="bottom", dx=3, dy=-2, fontSize=11, opacity=0.85)
         .encode(x=alt.value(0), y=y, text="name:N", color=colour)
     )
-    levels = int(labels.groupby("run").size().max())
+    levels = int(data.groupby("run")["foot"].nunique().max())
     chart = alt.layer(areas, names).properties(width=WIDTH, height=60 + 30 * levels).add_params(menu("run", runs))
     return Figure(
         name="picture-ridge",
@@ -99,7 +91,7 @@ def _ridges(states: dict[int, list[float]], steps: list[int]) -> pd.DataFrame:
         foot = len(steps) - 1 - k
         names = [str(step)] + [None] * (GRID - 1)
         top = foot + 1.6 * density / highest
-        parts.append(pd.DataFrame({"step": step, "base": foot, "foot": foot, "top": top, "x": grid, "name": names}))
+        parts.append(pd.DataFrame({"step": step, "foot": foot, "top": top, "x": grid, "name": names}))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -117,7 +109,7 @@ def arrows(study: Study) -> Figure | None:
     if not records:
         return None
     runs = list(dict.fromkeys(r.run for r in records))
-    shown = [r for run in runs for r in _evenly([r for r in records if r.run == run], max(1, PAIRS // len(runs)))]
+    shown = [r for run in runs for r in evenly([r for r in records if r.run == run], max(1, PAIRS // len(runs)))]
     parts = []
     for r in shown:
         name = f"{r.step_a} to {r.step_b}" if len(runs) == 1 else f"{r.run}: {r.step_a} to {r.step_b}"

@@ -86,7 +86,7 @@ def bracket(study: Study) -> Figure | None:
         return None
     views, arms = st.views(rows), study.arms_in(rows)
     names = study.layers_in(rows)
-    layers = st.some_layers(names)
+    layers = st.evenly(names, st.PANELS)
     rows = st.binned(rows[rows["layer"].isin(layers)], "step_b", _steps(rows, layers))
     bounds = pd.DataFrame(
         {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,7 @@ __all__ = ["LEVEL", "Interval", "p_value", "student"]  # of `intervals`, for tho
 
 CELLS = 16_000  # rows that one figure may hold, so that a page stays small whatever the run recorded
 PANELS = 12  # layers drawn one by one; a heat map shows all of them
+T = TypeVar("T")
 
 
 def accuracy(study: Study, arm: str) -> pd.Series:
@@ -138,11 +140,11 @@ def binned(frame: pd.DataFrame, step: str, limit: int) -> pd.DataFrame:
     return frame.assign(**{step: frame[step].map(last)})
 
 
-def some_layers(names: list[str], limit: int = PANELS) -> list[str]:
-    """At most `limit` layers, evenly spread from the first to the last."""
-    if len(names) <= limit:
-        return names
-    return [names[i] for i in np.linspace(0, len(names) - 1, limit).round().astype(int)]
+def evenly(items: list[T], limit: int) -> list[T]:
+    """At most `limit` of `items`, evenly spread from the first to the last."""
+    if len(items) <= limit:
+        return items
+    return [items[i] for i in np.linspace(0, len(items) - 1, limit).round().astype(int)]
 
 
 def allowed(study: Study) -> pd.DataFrame:
