@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,14 +151,12 @@ def load(folder: Path) -> Study:
 def read(path: Path, folder: Path, notes: list[str]) -> list[Run]:
     """The runs of one file; what is wrong with it goes into `notes`."""
     where = path.relative_to(folder).as_posix()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
+    try:
+        with noted(notes, path, where):
             lines = records.read(path)
-        except InputError as error:
-            notes.append(str(error).replace(str(path), where) + "; the file is left out.")
-            return []
-    notes += [str(w.message).replace(str(path), where) + "." for w in caught]
+    except InputError as error:
+        notes.append(str(error).replace(str(path), where) + "; the file is left out.")
+        return []
     by_run: dict[str, list[Record]] = {}
     for record in lines:
         by_run.setdefault(record.run, []).append(record)
@@ -172,6 +172,24 @@ def read(path: Path, folder: Path, notes: list[str]) -> list[Run]:
         )
         for name, own in by_run.items()
     ]
+
+
+@contextmanager
+def noted(notes: list[str], path: Path, where: str) -> Iterator[None]:
+    """Put what is warned of inside, while `path` is read, into `notes`, with the file named as `where`."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    notes += [str(w.message).replace(str(path), where) + "." for w in caught]
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """The object in the file at `path`, empty where there is none that can be read."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def _frame(runs: list[Run], kind: type[Record]) -> pd.DataFrame:

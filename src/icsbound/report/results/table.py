@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,8 +59,8 @@ def load(path: Path) -> Table:
     file = path / "results.jsonl" if folder else path
     if not file.is_file():
         raise InputError(f"results must be a file of results or a folder with results.jsonl, got {str(path)!r}")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    notes: list[str] = []
+    with runs.noted(notes, file, file.name):
         lines = list({line.key: line for line in results.read(file)}.values())
     if not lines:
         raise InputError(f"{file} must hold at least one line of results, got none")
@@ -74,7 +73,7 @@ def load(path: Path) -> Table:
         arms=arms,
         headline=_in_order(contrasts(averages), arms),
         cells=_in_order(contrasts(lines), arms),
-        notes=[str(w.message).replace(str(file), file.name) + "." for w in caught],
+        notes=notes,
         planned=_planned(folder),
         accuracy=_frame(lines, found),
         means=_frame(averages, found),
@@ -106,7 +105,7 @@ def _frame(lines: Sequence[Line], found: list[Group]) -> pd.DataFrame:
 
 def _planned(folder: Path | None) -> int | None:
     """How many runs the sweep in `folder` has, if it is a sweep's."""
-    config = _json(folder / "config.json") if folder else {}
+    config = runs.json_object(folder / "config.json") if folder else {}
     parts = [config.get(name) for name in ("arms", "seeds", "batch_sizes")]
     if not all(isinstance(part, list) for part in parts):
         return None
@@ -122,7 +121,7 @@ def _alpha(folder: Path | None, lines: list[Line], found: list[Group]) -> pd.Dat
     group_by_config = {_as_text(line.config): number[group_of(line)] for line in lines}
     rows: list[tuple[Any, ...]] = []
     for path in sorted(folder.glob("*/records.jsonl")) if folder else []:
-        config = {k: v for k, v in _json(path.parent / "config.json").items() if k not in _NOT_IN_A_LINE}
+        config = {k: v for k, v in runs.json_object(path.parent / "config.json").items() if k not in _NOT_IN_A_LINE}
         group = group_by_config.get(_as_text(config))
         if group is None:
             continue
@@ -135,15 +134,6 @@ def _alpha(folder: Path | None, lines: list[Line], found: list[Group]) -> pd.Dat
     names = ["alpha_mean", "alpha_min", "alpha_max"]
     frame = pd.DataFrame(rows, columns=["group", "arm", "seed", "layer", "step", *names])
     return frame.astype(dict.fromkeys(names, "float64"))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """The object in the file at `path`, empty where there is none that can be read."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def _as_text(config: dict[str, Any]) -> str:

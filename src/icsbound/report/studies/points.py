@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from icsbound import records
 from icsbound._check import InputError
 from icsbound.records import PointRecord, SeedRecord, StudyRecord
 from icsbound.report.intervals import LEVEL, holm, student
+from icsbound.report.runs import json_object, noted
 
 AGREES, CONTRADICTS, UNRESOLVED = "agrees", "contradicts", "not resolved"
 
@@ -58,18 +57,11 @@ def holds_studies(folder: Path) -> bool:
 def load(folder: Path) -> Studies:
     """Read the studies in `folder`. Raises InputError where they cannot be read."""
     path, notes = folder / "records.jsonl", list[str]()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with noted(notes, path, path.name):
         lines = records.read(path)
-    notes += [str(w.message).replace(str(path), path.name) + "." for w in caught]
-    begun = {r.study: r for r in lines if isinstance(r, StudyRecord)}
-    if not begun:
+    if not any(isinstance(r, StudyRecord) for r in lines):
         raise InputError(f"{path} must hold at least one study, got none")
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        config = {}
-    return of_records(lines, config if isinstance(config, dict) else {}, notes)
+    return of_records(lines, json_object(folder / "config.json"), notes)
 
 
 def of_records(lines: list[records.Record], config: dict[str, Any], notes: list[str]) -> Studies:
