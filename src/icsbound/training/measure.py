@@ -9,7 +9,6 @@ all: of everything called "moved", the share of false alarms is kept at `rate`; 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -60,7 +59,7 @@ def measure(
     measurement.
     """
     out = Path(out)
-    jobs = _cores() if jobs is None else positive_int("jobs", jobs)
+    jobs = devices.cores() if jobs is None else positive_int("jobs", jobs)
     states = States(config)
     values = {**states.config.to_dict(), "files": states.files()}
     refuse_another(out, values, free=("data_dir", "checkpoints"))
@@ -101,10 +100,6 @@ def load(out: str | Path, named: Sequence[str | None] = ()) -> MeasureConfig:
     for text, flag in ((config.data, "--data"), *((other, "--data-b") for other in config.data_b)):
         check_consent(out, text, named, flag)
     return config
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _leave(caught: signal.Signals, out: Path) -> None:

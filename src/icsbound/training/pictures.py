@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from icsbound._check import InputError
-from icsbound.training import crops, seeds
+from icsbound.training import crops, devices, seeds
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 # Images of a batch that is decoded for its own sake: for evaluation or a probe.
@@ -223,8 +223,7 @@ class Bad:
 
 def default_workers() -> int:
     """One for each core that this process may use, up to eight."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cores)
+    return min(8, devices.cores())
 
 
 def decode(

@@ -26,7 +26,7 @@ from typing import Any
 
 from icsbound import records
 from icsbound._check import positive_int
-from icsbound.training import interrupts, loop
+from icsbound.training import devices, interrupts, loop
 from icsbound.training.config import TrainConfig
 from icsbound.training.progress import Event, Progress, quiet
 
@@ -50,8 +50,7 @@ def default_jobs(tasks: Sequence[Task]) -> int:
     """One worker for each core this process may use; one on an accelerator, which a single run keeps busy."""
     if any(task.config.resolved().device != "cpu" for task in tasks):
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, len(tasks)))
+    return max(1, min(devices.cores(), len(tasks)))
 
 
 def run(
