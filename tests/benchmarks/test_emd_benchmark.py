@@ -1,13 +1,8 @@
 """The assignment benchmark: its classes, its marks, and that a wrong peer stops it."""
 
-import sys
-from pathlib import Path
-
+import emd as bench
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import emd as bench
 from emd_clouds import Case, latent, synthetic
 
 

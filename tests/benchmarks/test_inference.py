@@ -1,14 +1,11 @@
 """The calibration by simulation: what is promised holds in a small one, and a procedure that breaks it is seen."""
 
 import json
-import sys
 from pathlib import Path
 
+import inference
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import inference
 
 from icsbound.measure.emd import emd
 from icsbound.measure.floor import Estimate, HeldOut

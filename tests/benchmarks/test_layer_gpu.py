@@ -1,15 +1,11 @@
 """The GPU benchmark as far as it goes without one: its arguments, its refusal, its candidates on a CPU, its table."""
 
 import json
-import sys
 import time
-from pathlib import Path
 
+import layer_gpu
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import layer_gpu
 
 
 def stopwatch(candidates, rounds):

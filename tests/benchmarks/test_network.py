@@ -1,15 +1,10 @@
 """What the benchmark of a whole network compares computes the same where it claims to."""
 
-import sys
-from pathlib import Path
-
+import network
 import torch
 from torch import nn
 
 from icsbound.norm import UnitizedBatchNorm2d
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import network
 
 
 def test_folded_batch_norm_computes_what_batch_norm_does_in_evaluation():

@@ -1,17 +1,14 @@
 """The zoo proof on networks made here: it passes what it should, and each of its checks can fail."""
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+import zoo
+import zoo_checks
 from torch import nn
 
 from icsbound.norm import UnitizedBatchNorm2d
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-import zoo
-import zoo_checks
 
 
 class Net(nn.Module):
