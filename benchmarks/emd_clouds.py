@@ -62,7 +62,11 @@ def moved(d: int, move: float) -> Clouds:
 
 
 def decimal(make: Clouds) -> Clouds:
-    return lambda n: tuple((10 * z).round() / 10 for z in make(n))  # type: ignore[return-value]
+    def rounded(n: int) -> tuple[Tensor, Tensor]:
+        a, b = make(n)
+        return (10 * a).round() / 10, (10 * b).round() / 10
+
+    return rounded
 
 
 def shuffled(make: Clouds) -> Clouds:

@@ -148,6 +148,18 @@ def timed(step: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def taken_in_turn(todo: dict[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
+    """The times of every candidate, one a round and at least five, in random order within a round."""
+    names: list[str] = list(todo)
+    times: dict[str, list[float]] = {name: [] for name in todo}
+    order, end = random.Random(0), time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times[names[0]]) < 5:
+        order.shuffle(names)  # so that none always finds the cache as one other left it
+        for name in names:
+            times[name].append(timed(todo[name]))
+    return times
+
+
 def peak_bytes(step: Callable[[], object]) -> int:
     """The most that one step held, from the profiler's record of allocations."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
@@ -197,14 +209,7 @@ def measure(
     peaks = {name: peak_bytes(step) for name, step in todo.items()}
     for step in todo.values():
         step()
-    names: list[str] = list(todo)
-    times: dict[str, list[float]] = {name: [] for name in todo}
-    order = random.Random(0)
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times["copy"]) < 5:
-        order.shuffle(names)  # so that none always finds the cache as one other left it
-        for name in names:
-            times[name].append(timed(todo[name]))
+    times = taken_in_turn(todo, seconds)
     base, copy = times[next(iter(layers))], times["copy"]
     for name, taken in times.items():
         low, ratio, high = statistics.quantiles((t / b for t, b in zip(taken, base, strict=True)), n=4)
@@ -258,6 +263,12 @@ def summary(rows: list[Row]) -> list[str]:
     return lines
 
 
+def start_with_allocator_settings() -> None:
+    """Start this script anew where the process has no `ENVIRONMENT`."""
+    if any(os.environ.get(name) != value for name, value in ENVIRONMENT.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ENVIRONMENT})
+
+
 def processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -282,8 +293,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="half a second each")
     parser.add_argument("--json", type=Path, help="where every figure goes")
     arguments = parser.parse_args()
-    if any(os.environ.get(name) != value for name, value in ENVIRONMENT.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ENVIRONMENT})
+    start_with_allocator_settings()
     torch.set_num_threads(arguments.threads)
     seconds = 0.5 if arguments.quick else arguments.seconds
 

@@ -25,10 +25,11 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from layer import ThenReLU, arranged
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -54,7 +55,7 @@ GOAL_OF_PASSES = {"float32": 0.95, "bfloat16": 0.90, "float16": 0.90}
 GOAL_OF_NETWORK = 1.05
 
 Call = Callable[[], object]
-Timer = Callable[[dict[str, Sequence[Call]], int], dict[str, list[float]]]
+Timer = Callable[[Mapping[str, Sequence[Call]], int], dict[str, list[float]]]
 
 
 @dataclasses.dataclass
@@ -72,13 +73,18 @@ class Row:
     bytes: int | None = None  # that have to be moved at least
 
     @property
-    def met(self) -> bool | None:
+    def reached(self) -> float | None:
+        """The share of the goal that is reached: 1 or more where it is met."""
         if self.goal is None:
             return None
-        return self.ratio >= self.goal if self.part == "passes" else self.ratio <= self.goal
+        return self.ratio / self.goal if self.part == "passes" else self.goal / self.ratio
+
+    @property
+    def met(self) -> bool | None:
+        return None if self.reached is None else self.reached >= 1
 
 
-def in_graphs(candidates: dict[str, Sequence[Call]], rounds: int) -> dict[str, list[float]]:
+def in_graphs(candidates: Mapping[str, Sequence[Call]], rounds: int) -> dict[str, list[float]]:
     """Seconds a call, `rounds` times for each candidate, in random order within a round.
 
     A candidate is one call for each set of buffers; its CUDA graph holds all of them, several times over.
@@ -120,10 +126,6 @@ def sets_of_buffers(tensor_bytes: int, tensors: int, cache_bytes: int) -> int:
     return max(2, math.ceil(3 * cache_bytes / (tensor_bytes * tensors)))
 
 
-def arranged(t: Tensor, layout: str) -> Tensor:
-    return t.contiguous(memory_format=torch.channels_last) if layout == "channels_last" else t
-
-
 def tensors(shape: tuple[int, ...], dtype: torch.dtype, layout: str, device: str, count: int) -> list[Tensor]:
     return [arranged(torch.randn(shape, device=device).to(dtype), layout) for _ in range(count)]
 
@@ -151,21 +153,12 @@ def rows_of_passes(
 ) -> Iterator[Row]:
     size = math.prod(shape) * DTYPES[dtype].itemsize
     candidates = passes(shape, DTYPES[dtype], layout, device, sets_of_buffers(size, 2, cache_bytes))
-    seconds = {name: statistics.median(taken) for name, taken in timer(candidates, rounds).items()}  # type: ignore[arg-type]
+    seconds = {name: statistics.median(taken) for name, taken in timer(candidates, rounds).items()}
     copied = TENSORS_MOVED["clone"] * size / seconds["clone"]
     for name, taken in seconds.items():
         moved = TENSORS_MOVED[name] * size
         goal = None if name == "clone" or size < LARGE else GOAL_OF_PASSES[dtype]
         yield Row("passes", name, "x".join(map(str, shape)), layout, dtype, taken, moved / taken / copied, goal, moved)
-
-
-class ThenReLU(nn.Module):
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.layer(x))
 
 
 def layers(C: int, device: str, compiled: bool) -> dict[str, nn.Module]:
@@ -179,7 +172,7 @@ def layers(C: int, device: str, compiled: bool) -> dict[str, nn.Module]:
     }
     if compiled:
         for name in ("batch norm", "ours"):
-            found[f"{name}, compiled"] = torch.compile(layers(C, device, False)[name])  # type: ignore[assignment]
+            found[f"{name}, compiled"] = torch.compile(layers(C, device, False)[name])  # type: ignore[assignment]  # declared a function, is a module
     return {name: layer.to(device) for name, layer in found.items()}
 
 
@@ -244,7 +237,8 @@ def rows_of_network(name: str, batch: int, side: int, device: str, rounds: int) 
     labels = torch.randint(1000, (batch,), device=device)
     todo = {}
     for norm in (nn.BatchNorm2d, UnitizedBatchNorm2d):
-        network = ResNet(blocks, 1000, norm=norm, bottleneck=bottleneck).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = ResNet(blocks, 1000, norm=norm, bottleneck=bottleneck).to(device)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch does not declare it
         todo["batch norm" if norm is nn.BatchNorm2d else "ours"] = training_step(
             network, images, labels, torch.bfloat16
         )
@@ -289,11 +283,11 @@ def summary(rows: Sequence[Row]) -> list[str]:
     """For each kind of goal how many rows met it, and the worst."""
     lines = []
     for part in PARTS:
-        group = [r for r in rows if r.part == part and r.goal is not None]
+        group = [(r.reached, r) for r in rows if r.part == part and r.reached is not None]
         if not group:
             continue
-        met = sum(bool(r.met) for r in group)
-        worst = min(group, key=lambda r: r.ratio / r.goal if part == "passes" else r.goal / r.ratio)  # type: ignore[operator]
+        met = sum(bool(r.met) for _, r in group)
+        _, worst = min(group, key=lambda pair: pair[0])
         lines.append(
             f"{part}: {met} of {len(group)} goals met; worst {worst.ratio:.2f} for {worst.goal:.2f}, {worst.name} at "
             f"{worst.shape} {worst.layout} {worst.dtype}"

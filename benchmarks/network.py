@@ -12,15 +12,12 @@ import argparse
 import dataclasses
 import json
 import os
-import random
 import statistics
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from layer import ENVIRONMENT, Composite, OverAten, ThenReLU, processor, timed
+from layer import Composite, OverAten, ThenReLU, processor, start_with_allocator_settings, taken_in_turn
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -99,7 +96,7 @@ def candidates(mode: str, compiled: bool) -> dict[str, nn.Module]:
     if mode == "eval":
         found["batch norm, folded"] = folded(resnet20(plain(nn.BatchNorm2d)))
     if compiled:
-        found["batch norm, compiled"] = torch.compile(resnet20(plain(nn.BatchNorm2d)))  # type: ignore[assignment]
+        found["batch norm, compiled"] = torch.compile(resnet20(plain(nn.BatchNorm2d)))  # type: ignore[assignment]  # declared a function, is a module
     found["group norm (1)"] = resnet20(plain(lambda channels: nn.GroupNorm(1, channels)))
     found["ours"] = resnet20(ours())
     found["ours over aten"] = resnet20(ours(OverAten))
@@ -131,12 +128,7 @@ def measure(layout: str, mode: str, batch: int, compiled: bool, seconds: float) 
     steps = {name: step_of(model, x, labels, mode) for name, model in models.items()}
     for step in steps.values():
         step()
-    names, times = list(steps), {name: [] for name in steps}  # type: ignore[var-annotated]
-    order, end = random.Random(0), time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[names[0]]) < 5:
-        order.shuffle(names)
-        for name in names:
-            times[name].append(timed(steps[name]))
+    times = taken_in_turn(steps, seconds)
     base = times["batch norm"]
     rows = []
     for name, taken in times.items():
@@ -155,8 +147,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="also batch norm under torch.compile")
     parser.add_argument("--json", type=Path, help="where every figure goes")
     arguments = parser.parse_args()
-    if any(os.environ.get(name) != value for name, value in ENVIRONMENT.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ENVIRONMENT})
+    start_with_allocator_settings()
     torch.set_num_threads(arguments.threads)
     about = {
         "processor": processor(),
