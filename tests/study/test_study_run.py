@@ -5,6 +5,7 @@ import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import small
@@ -131,9 +132,9 @@ def test_seeds_come_from_the_flags_the_runs_or_the_study(tmp_path: Path, monkeyp
         ),
     ],
 )
-def test_bad_input_is_named(settings: dict[str, object], why: str) -> None:
+def test_bad_input_is_named(settings: dict[str, Any], why: str) -> None:
     with pytest.raises(InputError, match=why):
-        StudyConfig(**settings)  # type: ignore[arg-type]
+        StudyConfig(**settings)
 
 
 def test_a_folder_without_runs_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from icsbound.records import Record
+from icsbound.records import PointRecord, Record
 from icsbound.report.intervals import student
 from icsbound.report.studies import points
 
@@ -20,7 +20,7 @@ def test_a_point_is_the_mean_over_seeds_with_its_interval() -> None:
     lines = made.curve("noise", "lag", "rate 0.1", [1.0, 2.0], lambda x: 10 * x, noise=0.1)
     means = only(lines)
     assert list(means["x"]) == [1.0, 2.0]
-    found = student([r.value for r in lines if r.x == 2.0])  # type: ignore[attr-defined]
+    found = student([r.value for r in lines if isinstance(r, PointRecord) and r.x == 2.0])
     assert means["mean"].iloc[1] == pytest.approx(found.mean)
     assert (means["low"].iloc[1], means["high"].iloc[1]) == pytest.approx((found.low, found.high))
     assert list(means["seeds"]) == [5, 5]
