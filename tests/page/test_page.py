@@ -78,6 +78,15 @@ class Watched:
         assert len(outside) == 1, outside
         assert outside[0].startswith("file://")
 
+    def assert_within(self, width: int) -> None:
+        """The page is no wider than its window, and no chart than its place."""
+        assert self.page.evaluate("document.documentElement.scrollWidth") <= width
+        wide = self.page.evaluate(
+            "[...document.querySelectorAll('.chart')].filter(c => c.querySelector('svg').getBoundingClientRect().width"
+            " > c.clientWidth + 1).map(c => c.dataset.figure)"
+        )
+        assert wide == []
+
     def shot(self, name: str) -> None:
         SHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
@@ -133,12 +142,7 @@ def test_every_kind_of_page_is_quiet_and_drawn(browser: Any, folders: dict[str, 
 def test_nothing_sticks_out_at_any_width(browser: Any, folders: dict[str, Path], name: str, width: str) -> None:
     with Watched(browser, page_of(folders, name), viewport={"width": WIDTHS[width], "height": 800}) as seen:
         seen.shot(f"{name}-{width}")
-        assert seen.page.evaluate("document.documentElement.scrollWidth") <= WIDTHS[width]
-        wide = seen.page.evaluate(
-            "[...document.querySelectorAll('.chart')].filter(c => c.querySelector('svg').getBoundingClientRect().width"
-            " > c.clientWidth + 1).map(c => c.dataset.figure)"
-        )
-        assert wide == []
+        seen.assert_within(WIDTHS[width])
         seen.assert_quiet()
 
 
