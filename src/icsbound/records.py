@@ -68,19 +68,25 @@ class EpochRecord(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistanceRecord(Record):
-    """The shift of one layer between two steps on a fixed probe of n inputs, with its bracket.
+class Place(Record):
+    """Which two clouds of which run: what all records of one distance share."""
 
-    `lower` (dual) <= `value` <= `paired`; `value` and `lower` are None where only the cheap bracket was taken.
-    """
-
-    kind: ClassVar[str] = "distance"
     layer: str
     side: str  # "outputs" or "inputs"
     view: str  # "sample" (flattened), "pooled" (mean over positions), "position", "projection"
     law: str  # "eval", "train" or "frozen": which statistics normalized the probe
     step_a: int
     step_b: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistanceRecord(Place):
+    """The shift of one layer between two steps on a fixed probe of n inputs, with its bracket.
+
+    `lower` (dual) <= `value` <= `paired`; `value` and `lower` are None where only the cheap bracket was taken.
+    """
+
+    kind: ClassVar[str] = "distance"
     n: int
     d: int
     value: float | None  # exact Earth Mover distance W1 of the two empirical laws
@@ -96,7 +102,7 @@ class DistanceRecord(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShiftRecord(Record):
+class ShiftRecord(Place):
     """What a distance of the same layer, view and steps says about the laws behind its clouds (`measure.floor`).
 
     Estimates have their standard errors beside them. The three lower bounds are held out: each has an expectation of
@@ -104,12 +110,6 @@ class ShiftRecord(Record):
     """
 
     kind: ClassVar[str] = "shift"
-    layer: str
-    side: str
-    view: str
-    law: str
-    step_a: int
-    step_b: int
     error: float  # of the distance as an estimate of its expectation at this n
     floor: float  # EM between two disjoint halves of the first cloud: what sampling alone gives
     disjoint: float  # EM between one half of the inputs at the first step and the other half at the second
@@ -125,16 +125,10 @@ class ShiftRecord(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerdictRecord(Record):
+class VerdictRecord(Place):
     """The judgement on one distance among all of its measurement, written when all of them are known."""
 
     kind: ClassVar[str] = "verdict"
-    layer: str
-    side: str
-    view: str
-    law: str
-    step_a: int
-    step_b: int
     verdict: str  # "moved", "below the floor" or "not resolved"
     p: float  # adjusted for the number of distances
     rate: float  # the false discovery rate that "moved" keeps
@@ -229,7 +223,7 @@ class SeedRecord(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransportRecord(Record):
+class TransportRecord(Place):
     """How the exact transport on a plane moves one layer's outputs between two steps; for a picture.
 
     Row i of the first step, at (x_a, y_a), is moved to (x_b, y_b) of the second. The plane is fixed by the first
@@ -237,12 +231,6 @@ class TransportRecord(Record):
     """
 
     kind: ClassVar[str] = "transport"
-    layer: str
-    side: str
-    view: str
-    law: str
-    step_a: int
-    step_b: int
     n: int
     d: int  # of the layer's outputs
     share: float  # of the first capture's variance that lies in the plane

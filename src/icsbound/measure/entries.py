@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import torch
 from torch import nn
@@ -12,19 +12,7 @@ from icsbound.measure.cheap import CheapBracket
 from icsbound.measure.emd import EMDResult
 from icsbound.measure.floor import Shift, Verdict
 from icsbound.records import DistanceRecord, LayerRecord, ShiftRecord, VerdictRecord
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Which two clouds of which run: what all records of one distance share."""
-
-    run: str
-    layer: str
-    side: str
-    view: str
-    law: str
-    step_a: int
-    step_b: int
+from icsbound.records import Place as Place
 
 
 def place_of(record: DistanceRecord) -> Place:
