@@ -20,10 +20,10 @@ class Plane:
         _check.cloud("cloud", cloud)
         if cloud.shape[1] < 2:
             _check.fail("cloud", "have at least two columns to be seen on a plane", cloud)
-        self.mean = cloud.detach().cpu().double().mean(0)
-        centred = cloud.detach().cpu().double() - self.mean
+        points = cloud.detach().cpu().double()
+        self.mean = points.mean(0)
         # In the smaller of both spaces: a layer may put out many more values than there are inputs.
-        _, values, directions = torch.linalg.svd(centred, full_matrices=False)
+        _, values, directions = torch.linalg.svd(points - self.mean, full_matrices=False)
         directions = directions[:2] if len(directions) > 1 else torch.cat([directions, torch.zeros_like(directions)])
         largest = directions.abs().argmax(1, keepdim=True)
         signs = directions.gather(1, largest).sign()
