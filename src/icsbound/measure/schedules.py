@@ -36,7 +36,7 @@ class Pace:
 
     def settle(self) -> None:
         """Wait for what the training has asked of a GPU, so that none of it counts as measuring."""
-        if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's
             start = time.perf_counter()
             torch.cuda.synchronize()
             self.training += time.perf_counter() - start
