@@ -155,7 +155,8 @@ def _backward(call: _Call, dy: Tensor, saved: Tensor, want_dx: bool) -> tuple[Te
     x, plan, t, s = call.x, call.plan, call.plan.rows, call.settings
     rows, pixels, coefficients = call.kernels.rows, call.kernels.pixels, call.kernels.coefficients
     table, nu, m, M2 = cut(saved, *call.saved_sizes())
-    gradients = [torch.empty(t.C, dtype=call.inner, device=x.device) for _ in range(3)]
+    dweight, dbias, dalpha = (torch.empty(t.C, dtype=call.inner, device=x.device) for _ in range(3))
+    gradients = dweight, dbias, dalpha
     constants = {"FORM": call.form, "RELU": call.relu}
     numbers = (plan.w, plan.values, plan.variance_factor)
     ends = (plan.low, plan.high)
@@ -182,10 +183,10 @@ def _backward(call: _Call, dy: Tensor, saved: Tensor, want_dx: bool) -> tuple[Te
             FORM=call.form, BATCH=call.batch, BP=min(up(t.S * t.blocks), max(1, 4096 // at_once)),
         )  # fmt: skip
     if not want_dx:
-        return None, *gradients  # type: ignore[return-value]
+        return None, *gradients
     dx = torch.empty_like(x)
     call.over(
         rows.affine2, t, t.programs, dy, x, dx, table, nu, e, slopes, t.C, t.L, t.S, t.SPAN,
         BY_PIXEL=plan.by_pixel, maxnreg=128 if plan.by_pixel else call.limit, **constants,
     )  # fmt: skip
-    return dx, *gradients  # type: ignore[return-value]
+    return dx, *gradients
