@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import dataclasses
 import math
+import sys
 
 import pytest
 import torch
@@ -105,14 +105,7 @@ def test_bad_numbers_are_named() -> None:
 
 @pytest.mark.parametrize(("estimate", "name"), [(sliced, "sliced distance"), (sinkhorn, "Sinkhorn estimate")])
 def test_missing_pot_names_the_extra(estimate: object, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without_pot(module: str, *args: object, **kwargs: object) -> object:
-        if module == "ot":
-            raise ImportError(module)
-        return real(module, *args, **kwargs)  # type: ignore[arg-type]
-
     assert callable(estimate)
-    monkeypatch.setattr(builtins, "__import__", without_pot)
+    monkeypatch.setitem(sys.modules, "ot", None)  # importing it raises ImportError
     with pytest.raises(InputError, match=rf"the {name} needs POT.*pip install 'icsbound\[emd\]'"):
         estimate(*clouds(7))
