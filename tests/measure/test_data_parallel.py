@@ -18,13 +18,25 @@ RANKS = 2
 PARTS = (slice(0, 7), slice(7, 12))  # of one probe, by rank: not of one length
 
 
-def train(rank: int, folder: Path) -> None:
-    """Two steps on one of two ranks; rank 0 alone has a monitor, on the wrapped model."""
+def meet(rank: int, folder: Path) -> tuple[nn.Module, nn.Module]:
+    """Meet the other rank; a network that is the same on both, and the same one wrapped for training together."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=RANKS)
-    model, probe = networks.cnn(), networks.images(6)
-    wrapped = nn.parallel.DistributedDataParallel(model)
+    model = networks.cnn()
+    return model, nn.parallel.DistributedDataParallel(model)
+
+
+def part() -> None:
+    """Wait for the other rank, and leave."""
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def train(rank: int, folder: Path) -> None:
+    """Two steps on one of two ranks; rank 0 alone has a monitor, on the wrapped model."""
+    model, wrapped = meet(rank, folder)
+    probe = networks.images(6)
     with records.Writer(folder / f"{rank}.jsonl") as writer:
         monitor = ICSMonitor(wrapped, probe, every=1, sink=writer.write) if rank == 0 else None
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -42,8 +54,7 @@ def train(rank: int, folder: Path) -> None:
     with pytest.raises(InputError, match=message):
         capture(synchronized, probe, law="train")
     torch.save(model.state_dict(), folder / f"{rank}.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+    part()
 
 
 def test_one_rank_measures_alone(tmp_path: Path) -> None:
@@ -59,11 +70,8 @@ def test_one_rank_measures_alone(tmp_path: Path) -> None:
 
 def together(rank: int, folder: Path) -> None:
     """Every rank captures its part of the probe; the first has the distances of all of it, and a failure is shared."""
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    dist.init_process_group("gloo", init_method=f"file://{folder / 'meet'}", rank=rank, world_size=RANKS)
-    model, probe = networks.cnn(), networks.images(12)
-    wrapped = nn.parallel.DistributedDataParallel(model)
+    model, wrapped = meet(rank, folder)
+    probe = networks.images(12)
     options = {"every": 2, "cheap_every": 1, "dtype": torch.bfloat16, "gather": True, "verdicts": True}
     monitor = ICSMonitor(wrapped, probe[PARTS[rank]], **options)
     found = monitor.step(0)
@@ -100,8 +108,7 @@ def together(rank: int, folder: Path) -> None:
         other.step(0)
     with pytest.raises(InputError, match="every must be an interval or a function of the step where ranks measure tog"):
         ICSMonitor(narrow, torch.randn(3, 2 + rank), gather=True)
-    dist.barrier()
-    dist.destroy_process_group()
+    part()
 
 
 def test_all_ranks_measure_together(tmp_path: Path) -> None:
