@@ -32,14 +32,19 @@ def page_of(script: Path) -> str:
     if done.returncode:
         raise SystemExit(f"{script.name} failed:\n{done.stderr}")
     pictures = sorted(path.name for path in set(PAGES.glob("*.svg")) - before)
-    summary, _, rest = (ast.get_docstring(ast.parse(code)) or "").partition("\n\n")
-    parts = [f"# {title(script)}", summary.replace("\n", " "), rest]
+    parts = [f"# {title(script)}", *explained(code)]
     parts += [f"![Picture that {script.name} draws]({name})" for name in pictures]
     parts += [
         f"It prints\n\n```text\n{done.stdout.rstrip()}\n```",
         f"## {script.name}\n\n```python\n{code.rstrip()}\n```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def explained(code: str) -> tuple[str, str]:
+    """The first paragraph of a script's docstring, on one line, and the others."""
+    summary, _, rest = (ast.get_docstring(ast.parse(code)) or "").partition("\n\n")
+    return summary.replace("\n", " "), rest
 
 
 def title(script: Path) -> str:
@@ -56,8 +61,8 @@ def main() -> None:
     entries = []
     for script in scripts:
         (PAGES / f"{script.stem}.md").write_text(page_of(script), encoding="utf-8")
-        summary = (ast.get_docstring(ast.parse(script.read_text(encoding="utf-8"))) or "").partition("\n\n")[0]
-        entries.append(f"- [{title(script)}]({script.stem}.md): {summary.replace(chr(10), ' ')}")
+        summary, _ = explained(script.read_text(encoding="utf-8"))
+        entries.append(f"- [{title(script)}]({script.stem}.md): {summary}")
     index = [
         "# Gallery",
         "Each page is a script of `examples/`, run while this site was built: the output is what it printed.",
