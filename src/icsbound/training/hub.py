@@ -7,6 +7,7 @@ from the hub or takes them from a folder, and keeps the rows on disk, in its own
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ class Table:
                 ) from None
             labels += theirs
             self._where += [(file, row) for row in range(len(theirs))]
-        self.labels = _labels(labels, columns.classes, lambda row: self._named(row))
+        self.labels = _labels(labels, columns.classes, self._named)
 
     def _named(self, row: int) -> str:
         file, number = self._where[row]
@@ -276,13 +277,20 @@ def _content(content: Any, where: str) -> bytes:
     return content
 
 
-def _labels(values: list[Any], classes: int | None, where: Any) -> Tensor:
+def _labels(values: list[Any], classes: int | None, where: Callable[[int], str]) -> Tensor:
     """`values` as a tensor. Raises InputError naming the first row whose label is none of the classes."""
     for row, value in enumerate(values):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0 or (classes and value >= classes):
-            right = f"a whole number in 0...{classes - 1}" if classes else "a whole number from 0"
-            raise InputError(f"{where(row)}: the label must be {right}, got {value!r}")
+        if wrong := wrong_label(value, classes):
+            raise InputError(f"{where(row)}: {wrong}")
     return torch.tensor(values, dtype=torch.int64)
+
+
+def wrong_label(value: Any, classes: int | None) -> str:
+    """Why `value` is no label of so many classes (None: of any number); nothing where it is one."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0 and (not classes or value < classes):
+        return ""
+    right = f"a whole number in 0...{classes - 1}" if classes else "a whole number from 0"
+    return f"the label must be {right}, got {value!r}"
 
 
 def _line(error: Exception) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from icsbound._check import InputError, fail
 from icsbound.training import seeds
-from icsbound.training.hub import Columns
+from icsbound.training.hub import Columns, wrong_label
 from icsbound.training.pictures import Bad, Decoder, Encoded, RandomCrop, decode
 
 # Rows among which the next is drawn. An ImageNet row has about 110 kB.
@@ -133,8 +133,8 @@ class Gathered:
 def encoded(row: Any, columns: Columns, classes: int, number: int, where: str) -> Encoded:
     """`row` on its way to a worker. Raises InputError for a label that is none of the classes."""
     label = row[columns.label]
-    if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < classes:
-        raise InputError(f"{where}: the label must be a whole number in 0...{classes - 1}, got {label!r}")
+    if wrong := wrong_label(label, classes):
+        raise InputError(f"{where}: {wrong}")
     return Encoded(number, _content(row, columns), where, label)
 
 
