@@ -47,7 +47,7 @@ class Dataset:
     def portions(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and labels, `batch_size` at a time, in order."""
         if isinstance(self.images, Pictures):
-            yield from self.images.decoded(torch.arange(len(self)).split(batch_size))  # type: ignore[no-untyped-call]
+            yield from self.images.decoded(torch.split(torch.arange(len(self)), batch_size))
             return
         for start in range(0, len(self), batch_size):
             part = slice(start, start + batch_size)
@@ -149,13 +149,24 @@ def _both(name: str, seed: int, folder: str | None, how: Reading) -> tuple[Datas
         columns = (how.image_column, how.label_column)
         return _in_memory(name, folder, size, how.keep, how.skip_bad, columns)
     train, test, classes = _sources(name, folder, how.image_column, how.label_column)
-    made = []
-    for source in (train, test):
-        bad, workers = Bad(how.skip_bad), pictures.default_workers() if how.workers is None else how.workers
-        index = torch.arange(len(source.labels))
-        images = Pictures(source=source, index=index, size=size, keep=how.keep, bad=bad, workers=workers)
-        made.append(Dataset(name, images, source.labels, classes))
-    return made[0], made[1]
+    return _when_asked(name, train, classes, size, how), _when_asked(name, test, classes, size, how)
+
+
+def _when_asked(name: str, source: Source, classes: int, size: int, how: Reading) -> Dataset:
+    """The pictures of `source`, decoded whenever they are asked for."""
+    images = Pictures(
+        source=source,
+        index=torch.arange(len(source.labels)),
+        size=size,
+        keep=how.keep,
+        bad=Bad(how.skip_bad),
+        workers=_workers(how),
+    )
+    return Dataset(name, images, source.labels, classes)
+
+
+def _workers(how: Reading) -> int:
+    return pictures.default_workers() if how.workers is None else how.workers
 
 
 def _sources(name: str, folder: str | None, image: str | None, label: str | None) -> tuple[Source, Source, int]:
@@ -211,7 +222,6 @@ def _streamed(name: str, seed: int, folder: str | None, hold_out: float, how: Re
         fail("stream", "be left out with data that are no parquet files", name)
     pictures.require()
     size = positive_int("image_size", how.image_size or default_size(name), 4)
-    workers = pictures.default_workers() if how.workers is None else how.workers
     columns = hub.named(name, how.image_column, how.label_column)
     rows, test_rows = hub.load(name, columns, folder, streaming=True)
     columns, classes = hub.settled(name, columns, rows)
@@ -234,15 +244,14 @@ def _streamed(name: str, seed: int, folder: str | None, hold_out: float, how: Re
         size=size,
         keep=how.keep,
         bad=Bad(how.skip_bad),
-        workers=workers,
+        workers=_workers(how),
         held_out=held_out,
     )
-    held = []
-    for source in (validation, test):
-        index, bad = torch.arange(len(source.labels)), Bad(how.skip_bad)
-        kept = Pictures(source=source, index=index, size=size, keep=how.keep, bad=bad, workers=workers)
-        held.append(Dataset(name, kept, source.labels, classes))
-    return Splits(Dataset(name, images, torch.empty(0, dtype=torch.int64), classes), held[0], held[1])
+    return Splits(
+        train=Dataset(name, images, torch.empty(0, dtype=torch.int64), classes),
+        validation=_when_asked(name, validation, classes, size, how),
+        test=_when_asked(name, test, classes, size, how),
+    )
 
 
 def _stratified(dataset: Dataset, share: float, generator: torch.Generator) -> tuple[Dataset, Dataset]:

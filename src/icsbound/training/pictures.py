@@ -286,7 +286,7 @@ class Pictures:
         """The images at `index`, the square about the middle of each."""
         chosen = self.index[index if isinstance(index, slice) else index.cpu()]
         parts = [torch.empty(0, 3, self.size, self.size, dtype=torch.uint8, device=self.device)]
-        parts += [images for images, _ in self._decoded(chosen.split(_PORTION))]  # type: ignore[no-untyped-call]
+        parts += [images for images, _ in self._decoded(torch.split(chosen, _PORTION))]
         return torch.cat(parts)
 
     def decoded(self, batches: Iterable[Tensor], crop: RandomCrop | None = None) -> Iterator[tuple[Tensor, Tensor]]:
