@@ -152,6 +152,4 @@ def _outcome(module: Any, reference: Any) -> records.ResultRecord | str:
         return str(error).strip().splitlines()[-1]
     if "failed" in told:
         return told["failed"]
-    record = records.from_dict(json.loads(told["result"]))
-    assert isinstance(record, records.ResultRecord)
-    return record
+    return pool.result_of(json.loads(told["result"]))

@@ -9,7 +9,6 @@ all: of everything called "moved", the share of false alarms is kept at `rate`; 
 from __future__ import annotations
 
 import json
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from icsbound.measure.emd import EMDResult
 from icsbound.measure.entries import Place, distance_record, layer_record, place_of, shift_record, verdict_record
 from icsbound.measure.floor import Estimate, HeldOut, Shift, Verdict, control, shift_report
 from icsbound.records import DistanceRecord, Record, ShiftRecord, VerdictRecord
-from icsbound.training import devices, interrupts
+from icsbound.training import devices, interrupts, pool
 from icsbound.training.config import check_consent, claim, read_json, refuse_another
 from icsbound.training.picture import Picture
 from icsbound.training.progress import Event, Progress, quiet
@@ -78,7 +77,7 @@ def measure(
                         writer.write(line)
                     known += lines
                     if signals.caught is not None:
-                        _leave(signals.caught, out)
+                        raise pool.stopped(signals.caught, f"icsbound measure --resume {out}")
             finally:
                 workers.shutdown(cancel_futures=True)
             found = _judged(known, states.config.rate, states.config.smallest)
@@ -100,12 +99,6 @@ def load(out: str | Path, named: Sequence[str | None] = ()) -> MeasureConfig:
     for text, flag in ((config.data, "--data"), *((other, "--data-b") for other in config.data_b)):
         check_consent(out, text, named, flag)
     return config
-
-
-def _leave(caught: signal.Signals, out: Path) -> None:
-    if caught == signal.SIGTERM:
-        raise SystemExit(128 + signal.SIGTERM)
-    raise KeyboardInterrupt(f"stopped; what was measured is kept; go on with: icsbound measure --resume {out}")
 
 
 def _distances(

@@ -205,7 +205,7 @@ def _side_by_side(tasks: Sequence[Task], jobs: int, progress: Progress, again: s
                     index, worker.task = worker.task, None
                     assert index is not None
                     if "stopped" not in message:
-                        yield index, message.get("failed") or _result(message["result"])
+                        yield index, message.get("failed") or result_of(message["result"])
                     if waiting and not told:
                         worker.give(*waiting.popleft())
                     else:
@@ -223,7 +223,8 @@ def _side_by_side(tasks: Sequence[Task], jobs: int, progress: Progress, again: s
                     pipe.close()
 
 
-def _result(values: dict[str, Any]) -> records.ResultRecord:
+def result_of(values: dict[str, Any]) -> records.ResultRecord:
+    """The result that `values`, a decoded line of records, tell of."""
     record = records.from_dict(values)
     assert isinstance(record, records.ResultRecord)
     return record
