@@ -1,5 +1,6 @@
 import dataclasses
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:
 
 
 def write_parquet(
-    folder: Path, split: str, images: list[bytes | None], labels: list[int], label: str = "label"
+    folder: Path, split: str, images: list[bytes | None], labels: Sequence[int | None], label: str = "label"
 ) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
@@ -97,7 +98,7 @@ def test_parquet_that_is_wrong_is_named(tiny_cifar: tuple[Path, np.ndarray], tmp
 @pytest.mark.parametrize("label", [10, -1, None])
 def test_a_label_that_is_no_class_is_named(tiny_cifar: tuple[Path, np.ndarray], label: int | None) -> None:
     folder, pixels = tiny_cifar
-    write_parquet(folder, "train", [encoded(p) for p in pixels], [3, 1, label, 1, 5])  # type: ignore[list-item]
+    write_parquet(folder, "train", [encoded(p) for p in pixels], [3, 1, label, 1, 5])
     message = rf"train-00000.*, row 2: the label must be a whole number in 0\.\.\.9, got {label}$"
     with pytest.raises(InputError, match=message):
         data.load("cifar10", data_dir=folder)

@@ -95,7 +95,7 @@ def test_any_tracker_of_accelerate_is_told(tmp_path: Path, monkeypatch: pytest.M
 
     told: list[Any] = []
 
-    class Own(theirs.GeneralTracker):  # type: ignore[misc]
+    class Own(theirs.GeneralTracker):  # type: ignore[misc]  # the class of a library without types
         name = "own"
         requires_logging_directory = False
 

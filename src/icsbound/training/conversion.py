@@ -101,5 +101,5 @@ def _synchronized(model: nn.Module) -> nn.Module:
 
         made: nn.Module = convert_sync_batchnorm(model)
         return made
-    torchs: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    torchs: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # torch's
     return torchs
