@@ -13,6 +13,7 @@ one file or run, and data_b  0: on `data`; 1, 2 ...: the same weights on each of
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import re
 from dataclasses import dataclass
@@ -144,6 +145,8 @@ class States:
         self.config = dataclasses.replace(config, checkpoints=paths, seed=seed, data_dir=folder, device=device)
         self.pairs = _pairs(self.config, self.home)
         self._probes: dict[str | None, tuple[Probe, Tensor | None]] = {}
+        # Data that are not in memory would be listed anew for every state.
+        self._splits = functools.lru_cache(maxsize=2)(load_splits)
         for pair in self.pairs:
             self._inputs(pair.b.data)
         ends = (self.pairs[0].a, self.pairs[-1].b)  # a run's states between them have the same network
@@ -178,7 +181,7 @@ class States:
         config = self.config
         if state.run is not None:
             own = _moved(TrainConfig.load(state.run, (config.model,)), config.data_dir)
-            model = network(own, load_splits(own).train).to(getattr(torch, own.dtype))
+            model = network(own, self._splits(own).train).to(getattr(torch, own.dtype))
         elif config.model is None:
             fail("model", "be given for files of weights, as pkg.module:factory or as in a training", None)
         elif weights.is_import(config.model):
@@ -231,7 +234,7 @@ class States:
     def _normalize(self) -> data.Normalize:
         """How images become inputs of the network: as in its training, or by the training part of `data`."""
         if self.home is not None:
-            return normalization(self.home, load_splits(self.home).train)
+            return normalization(self.home, self._splits(self.home).train)
         assert self.config.data is not None
         if weights.is_import(self.config.data):
             fail("data_b", "be a function too where data is one, so that both prepare their inputs alike", "a data set")
