@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from icsbound import records
-from icsbound.training import data, recipes
+from icsbound.training import data, loop, recipes
 from icsbound.training.config import MonitorConfig, TrainConfig
 
 
@@ -39,6 +40,19 @@ def config(**changes: Any) -> TrainConfig:
         "recipe": recipe,
     }
     return TrainConfig(**{**settings, **changes})
+
+
+def stopped_and_resumed(made: TrainConfig, folder: Path, *, steps: int) -> None:
+    """Assert that a run of `steps` that is stopped after its second and goes on leaves the same weights as one that is
+    not; the latter stays in ``folder/unbroken``.
+    """
+    loop.train(made, folder / "unbroken")
+    stops = iter(range(1, 100))
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(made, folder / "stopped", stop=lambda: next(stops) == 2)
+    assert loop.resume(folder / "stopped").step == steps
+    one, other = (folder / name / "model.safetensors" for name in ("unbroken", "stopped"))
+    assert one.read_bytes() == other.read_bytes()
 
 
 def measured(folder: Path) -> list[records.Record]:

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from small import stopped_and_resumed
 from torch import Tensor
 
 from icsbound._check import InputError
-from icsbound.training import data, folders, loop, pictures, recipes
+from icsbound.training import data, folders, pictures, recipes
 from icsbound.training.batches import Augment, Batches
 from icsbound.training.config import TrainConfig
 from icsbound.training.pictures import Bad, Pictures, RandomCrop
@@ -174,13 +175,7 @@ def test_a_run_on_pictures_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> N
         recipe=recipe,
         threads=1,
     )
-    loop.train(config, tmp_path / "unbroken")
-    stops = iter(range(1, 100))
-    with pytest.raises(KeyboardInterrupt):
-        loop.train(config, tmp_path / "stopped", stop=lambda: next(stops) == 2)
-    assert loop.resume(tmp_path / "stopped").step == 6
-    one, other = (tmp_path / name / "model.safetensors" for name in ("unbroken", "stopped"))
-    assert one.read_bytes() == other.read_bytes()
+    stopped_and_resumed(config, tmp_path, steps=6)
 
 
 def test_imagenet_is_whole_or_refused(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 import torch
+from small import stopped_and_resumed
 
 from icsbound._check import InputError
-from icsbound.training import data, evaluate, hub, loop, recipes, stream
+from icsbound.training import data, evaluate, hub, recipes, stream
 from icsbound.training.batches import Augment, Batches
 from icsbound.training.config import TrainConfig
 
@@ -152,13 +153,7 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(shelf: Path, tmp_path: Path, str
         recipe=recipe,
         threads=1,
     )
-    loop.train(config, tmp_path / "unbroken")
-    stops = iter(range(1, 100))
-    with pytest.raises(KeyboardInterrupt):
-        loop.train(config, tmp_path / "stopped", stop=lambda: next(stops) == 2)
-    assert loop.resume(tmp_path / "stopped").step == 6
-    one, other = (tmp_path / name / "model.safetensors" for name in ("unbroken", "stopped"))
-    assert one.read_bytes() == other.read_bytes()
+    stopped_and_resumed(config, tmp_path, steps=6)
     conditions = evaluate.Conditions(shifts=("none", "contrast:3"))
     assert len(evaluate.evaluate([tmp_path / "unbroken"], tmp_path / "table", conditions)) == 2
 
