@@ -55,6 +55,8 @@ def test_names_what_is_wrong(tmp_path: Path) -> None:
     narrow = dataclasses.replace(BASE, model="resnet8:width=12")
     with pytest.raises(InputError, match=r"^group_size must divide the 24 channels"):
         compare.compare(CompareConfig(arms=("bn", "gn"), base=narrow), tmp_path / "out")
+    with pytest.raises(InputError, match=r"^jobs must be an integer of at least 1, got 0$"):
+        compare.compare(TWO, tmp_path / "out", jobs=0)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -57,6 +57,9 @@ def test_names_what_is_wrong(tmp_path: Path) -> None:
         sweep(TWO, tmp_path, shard=(3, 2))
     with pytest.raises(InputError, match=r"^batch_size must be at most the 64 training images, got 65$"):
         sweep(dataclasses.replace(TWO, batch_sizes=(4, 65)), tmp_path / "out")
+    for jobs in (0, -1, True):
+        with pytest.raises(InputError, match=rf"^jobs must be an integer of at least 1, got {jobs}$"):
+            sweep(TWO, tmp_path / "out", jobs=jobs)
     assert list(tmp_path.iterdir()) == []
     sweep(dataclasses.replace(TWO, seeds=(0,), arms=("bn",), batch_sizes=(32,)), tmp_path, jobs=1)
     with pytest.raises(InputError, match=r"holds another run and cannot go on as this one \(arms: "):

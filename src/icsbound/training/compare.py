@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from icsbound._check import InputError, fail, shown
+from icsbound._check import InputError, fail, positive_int, shown
 from icsbound.records import ResultRecord
 from icsbound.training import loop, per_arm, pool
 from icsbound.training.config import (
@@ -112,6 +112,8 @@ def compare(
     some failed.
     """
     out = Path(out)
+    if jobs is not None:
+        positive_int("jobs", jobs)
     runs = config.runs()
     refuse_another(out, config.to_dict(), free=("data_dir",))
     if not all(loop.finished(out / folder) for folder in runs):

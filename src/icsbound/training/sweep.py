@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from icsbound._check import InputError, fail, one_of
+from icsbound._check import InputError, fail, one_of, positive_int
 from icsbound.records import ResultRecord
 from icsbound.training import cluster, devices, loop, per_arm, pool, results
 from icsbound.training.compare import folder_name
@@ -94,6 +94,8 @@ class SweepConfig:
 def launching(launcher: str, jobs: int | None) -> Callable[..., object]:
     """What trains the runs of a sweep. Raises InputError for an unknown or missing launcher, and for its `jobs`."""
     if one_of("launcher", launcher, LAUNCHERS) == "local":
+        if jobs is not None:
+            positive_int("jobs", jobs)
         return partial(pool.run, jobs=jobs)
     if jobs is not None:
         fail("jobs", "be left out with launcher ray, which fills the cluster", jobs)
