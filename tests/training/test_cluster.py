@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small import config
+from small import config, few_digits
 
 from icsbound._check import InputError
-from icsbound.training import cluster, loop, results
+from icsbound.training import cluster, loop, pool, results
 from icsbound.training.progress import Event
 from icsbound.training.sweep import SweepConfig, sweep
 
@@ -111,16 +111,44 @@ def test_a_cluster_needs_ray_and_takes_no_jobs(tmp_path: Path, monkeypatch: pyte
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.full
+@pytest.mark.filterwarnings("ignore")
+def test_networks_are_kept_on_a_cluster_as_here(two_nodes: Any, tmp_path: Path) -> None:
+    short = config(monitor=None, dropout=0.0, split="validation", hold_out=0.8, recipe={"epochs": 1})
+    (result,) = cluster.run([pool.Task(short, tmp_path / "run", snapshots="10steps")])
+    assert _kept(tmp_path / "run") == list(range(10, result.step + 1, 10))
+
+
+def _kept(run: Path) -> list[int]:
+    return sorted(int(path.stem.removeprefix("step-")) for path in (run / "snapshots").iterdir())
+
+
+class Node:
+    """What a task asks of Ray about the node it runs on."""
+
+    class util:
+        get_node_ip_address = staticmethod(lambda: "10.0.0.7")
+
+    class get_runtime_context:
+        get_node_id = staticmethod(lambda: "0123456789abcdef")
+
+
+class Inbox:
+    class tell:
+        remote = staticmethod(lambda event: None)
+
+
+def test_a_task_keeps_the_network_as_often_as_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few_digits(monkeypatch)
+    monkeypatch.setattr(cluster, "ray", lambda: Node)
+    told = cluster._train(config(monitor=None, recipe={"epochs": 1}).to_dict(), str(tmp_path / "run"), "2steps", Inbox)
+    assert "result" in told
+    assert _kept(tmp_path / "run") == [2, 4, 6]
+
+
 def test_a_node_that_does_not_see_the_folder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Ray:
-        class util:
-            get_node_ip_address = staticmethod(lambda: "10.0.0.7")
-
-        class get_runtime_context:
-            get_node_id = staticmethod(lambda: "0123456789abcdef")
-
-    monkeypatch.setattr(cluster, "ray", lambda: Ray)
-    told = cluster._train(BASE.to_dict(), str(tmp_path / "elsewhere" / "run"), None)
+    monkeypatch.setattr(cluster, "ray", lambda: Node)
+    told = cluster._train(BASE.to_dict(), str(tmp_path / "elsewhere" / "run"), None, None)
     assert told == {"failed": f"node 01234567 (10.0.0.7) does not see {tmp_path / 'elsewhere'}: all must share it"}
 
 

@@ -56,7 +56,7 @@ class _Inbox:
         return taken
 
 
-def _train(config: dict[str, Any], out: str, inbox: Any) -> dict[str, str]:
+def _train(config: dict[str, Any], out: str, snapshots: int | str | None, inbox: Any) -> dict[str, str]:
     """Train one run on the node where this is called."""
     folder, module = Path(out), ray()
     node = f"node {module.get_runtime_context().get_node_id()[:8]} ({module.util.get_node_ip_address()})"
@@ -69,7 +69,8 @@ def _train(config: dict[str, Any], out: str, inbox: Any) -> dict[str, str]:
     tell(Event(folder.name, 0, 0, note=f"on {node}"))
     try:
         made = TrainConfig.from_dict(config)
-        result = loop.train(made, folder, progress=pool.now_and_then(tell), patience=_PATIENCE)
+        tells = pool.now_and_then(tell)
+        result = loop.train(made, folder, progress=tells, snapshots=snapshots, patience=_PATIENCE)
     except loop.EXPECTED as error:
         return {"failed": str(error)}
     return {"result": records.to_line(result)}
@@ -141,7 +142,8 @@ def _submit(module: Any, task: pool.Task, inbox: Any) -> Any:
     options = {"num_cpus": config.threads or 1, "max_retries": RETRIES, "name": task.out.name}
     if config.device == "cuda":
         options["num_gpus"] = 1
-    return module.remote(_train).options(**options).remote(config.to_dict(), str(task.out.resolve()), inbox)
+    train = module.remote(_train).options(**options)
+    return train.remote(config.to_dict(), str(task.out.resolve()), task.snapshots, inbox)
 
 
 def _outcome(module: Any, reference: Any) -> records.ResultRecord | str:
