@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import wasserstein_distance
 
 from icsbound._check import InputError
-from icsbound.measure import bounds
+from icsbound.measure import bounds, cost
 from icsbound.measure.emd import emd
 
 Tensor = torch.Tensor
@@ -246,6 +246,22 @@ def test_bracket_names_the_tightest_and_leaves_out_what_does_not_apply() -> None
     cheap = {bound.name for bound in bounds.bracket(a, b, quadratic=False).bounds}
     assert names - cheap == {"independent_coupling", "nearest_neighbour", "dual"}
     assert {bound.name for bound in bounds.bracket(a, b[:50]).bounds} == names - {"paired", "paired_rms"}
+
+
+def test_bounds_by_blocks_of_rows_are_those_of_the_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = torch.randn(50, 3, dtype=torch.float64), torch.randn(40, 3, dtype=torch.float64)
+    c = distances(a, b)
+    monkeypatch.setattr(cost, "BLOCK_BYTES", 7 * 8 * 40)
+    assert bounds.independent_coupling(a, b) == pytest.approx(c.mean(), rel=1e-12)
+    assert bounds.nearest_neighbour(a, b) == pytest.approx(max(c.min(0).mean(), c.min(1).mean()), rel=1e-12)
+
+
+def test_a_limit_is_passed_on_to_what_holds_the_matrix() -> None:
+    a = torch.randn(20, 2)
+    assert "dual" in {bound.name for bound in bounds.bracket(a, a + 1, max_bytes=3200).bounds}
+    for call in (lambda: bounds.bracket(a, a, max_bytes=3199), lambda: bounds.dual(a, a, max_bytes=3199)):
+        with pytest.raises(InputError, match="max_bytes must be at least 3,200 for the cost matrix of 20 x 20 rows"):
+            call()
 
 
 def test_max_sliced_finds_the_one_direction_that_moved() -> None:

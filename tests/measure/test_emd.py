@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.stats import wasserstein_distance
 
 from icsbound._check import InputError
-from icsbound.measure import cost
+from icsbound.measure import bounds, cost, estimates
 from icsbound.measure.emd import EMDResult, emd
 
 Tensor = torch.Tensor
@@ -217,12 +217,39 @@ def test_bad_input_is_named(a: Tensor, b: Tensor, weights: Tensor | None, messag
         emd(a, b, weights_a=weights)
 
 
-def test_too_large_a_matrix_is_refused_before_work() -> None:
-    a = torch.zeros(1000, 2)
-    with pytest.raises(
-        InputError, match="max_bytes must be at least 8,000,000 for the cost matrix of 1000 x 1000 rows"
+@pytest.mark.parametrize(
+    "call",
+    [emd, bounds.bracket, bounds.dual, estimates.sinkhorn, lambda a, b: emd(a, b[:-1])],
+    ids=["emd", "bracket", "dual", "sinkhorn", "transport"],
+)
+def test_too_large_a_matrix_is_refused_before_it_is_allocated(call: object) -> None:
+    """n = 30,000: 7.2 GB, of which not a thousandth is asked for."""
+    a = torch.randn(30_000, 2)
+    needed = r"max_bytes must be at least 7,(199,76|200,00)0,000 for the cost matrix of 30000 x (29999|30000) rows"
+    instead = (
+        r"got 4,294,967,296; a subsample of the rows needs less, and icsbound.bounds.bracket\(a, b, quadratic=False\) "
+        "and icsbound.measure.estimates.sliced need no matrix"
+    )
+    with (
+        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen,
+        pytest.raises(InputError, match=f"{needed}, {instead}"),
     ):
-        emd(a, a, max_bytes=1000)
+        call(a, a + 1)  # type: ignore[operator]
+    changes = [event.nbytes() for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    assert np.cumsum([0, *changes]).max() < 7.2e6
+
+
+def test_what_is_named_instead_takes_no_matrix() -> None:
+    """What the refusal tells: a subsample, the bounds without the matrix, and those by blocks of its rows."""
+    a = torch.randn(30_000, 2)
+    b = a + torch.tensor([3.0, 4.0])
+    found = bounds.bracket(a, b, quadratic=False)
+    assert found.lower.value == pytest.approx(5, rel=1e-6)
+    assert found.upper.value == pytest.approx(5, rel=1e-6)
+    assert emd(a[::100], b[::100]).value == pytest.approx(5, rel=1e-6)
+    assert 0 < estimates.sliced(a, b, projections=10).value <= 5
+    assert cost.LARGEST == 23_170
+    assert 8 * cost.LARGEST**2 <= cost.MAX_BYTES < 8 * (cost.LARGEST + 1) ** 2
 
 
 def test_missing_pot_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

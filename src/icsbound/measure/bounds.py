@@ -67,7 +67,7 @@ class Bracket:
 
 
 # Bounds are written for a centred and scaled pair and published for clouds; the bracket shares one pair among them.
-_BRACKET: list[tuple[str, Side, str, Callable[[Pair], float]]] = []
+_BRACKET: list[tuple[str, Side, str, Callable[..., float]]] = []
 _OfPair = Callable[Concatenate[Pair, P], float]
 _OfClouds = Callable[Concatenate[Tensor, Tensor, P], float]
 
@@ -133,8 +133,10 @@ def independent(p: Pair) -> float:
 
 @_bound("upper", "n m d")
 def independent_coupling(p: Pair) -> float:
-    """E|Y - Y'| of the independent coupling itself: the mean of the cost matrix; at most `independent`."""
-    return _units(p, costs.matrix(p).mean())
+    """E|Y - Y'| of the independent coupling itself: the mean of the cost matrix, which is never held whole; at most
+    `independent`.
+    """
+    return _units(p, sum(float(rows.sum(1).mean()) * len(rows) for _, rows in costs.matrix_blocks(p)) / len(p.x) / len(p.y))
 
 
 def _paired(p: Pair) -> Tensor:
@@ -356,20 +358,26 @@ def max_sliced(p: Pair, starts: int = 8, steps: int = 20, seed: int = 0) -> floa
 def nearest_neighbour(p: Pair) -> float:
     """The mean distance from a row to the nearest row of the other cloud, from whichever side it is larger.
 
-    Every coupling moves a row at least to its nearest partner (the dual with one potential 0).
+    Every coupling moves a row at least to its nearest partner (the dual with one potential 0). The cost matrix is
+    never held whole.
     """
-    cost = costs.matrix(p)
-    return _units(p, torch.maximum(cost.amin(1).mean(), cost.amin(0).mean()))
+    of_rows, of_columns = p.x.new_empty(len(p.x)), p.x.new_full((len(p.y),), math.inf)
+    for block, rows in costs.matrix_blocks(p):
+        of_rows[block] = rows.amin(1)
+        torch.minimum(of_columns, rows.amin(0), out=of_columns)
+    return _units(p, torch.maximum(of_rows.mean(), of_columns.mean()))
 
 
 @_bound("lower", "n m d")
-def dual(p: Pair, sweeps: int = 16) -> float:
+def dual(p: Pair, sweeps: int = 16, max_bytes: int = costs.MAX_BYTES) -> float:
     """The dual value mean(u) + mean(v), u_i + v_j <= |a_i - b_j|, after Bellman's sweeps for the identity.
 
     It reaches `paired`, and then both are W1, where the identity is optimal and the sweeps have settled. For n != m
-    there is no identity and the best of the starts is taken as it is.
+    there is no identity and the best of the starts is taken as it is. A cost matrix (8 n m bytes) larger than
+    `max_bytes` raises InputError.
     """
     _check.positive_int("sweeps", sweeps, 0)
+    costs.refuse_too_large(len(p.x), len(p.y), max_bytes)
     cost = costs.matrix(p)
     shift = p.y.mean(0) - p.x.mean(0)
     along = p.y @ (shift / torch.linalg.vector_norm(shift).clamp_min(1e-300))
@@ -379,19 +387,24 @@ def dual(p: Pair, sweeps: int = 16) -> float:
     return _units(p, identity_certificate(cost, along, enough, sweeps).lower)
 
 
-def bracket(a: Tensor, b: Tensor, *, quadratic: bool = True) -> Bracket:
+def bracket(a: Tensor, b: Tensor, *, quadratic: bool = True, max_bytes: int = costs.MAX_BYTES) -> Bracket:
     """Every bound of W1(a, b) that needs no further choice, with its cost; `.lower` and `.upper` are the tightest.
 
     Args:
         a: cloud (n, d).
         b: cloud (m, d). The paired bounds are left out for n != m.
-        quadratic: also those that need the n x m cost matrix. Without them the bracket costs O(n d log n).
+        quadratic: also those that need the n x m distances. Without them the bracket costs O(n d log n).
+        max_bytes: refuse a cost matrix (8 n m bytes, for `dual`) larger than this, with an InputError.
     """
+    _check.clouds(a, b)
+    if quadratic:
+        costs.refuse_too_large(len(a), len(b), max_bytes)
+    limits = {"dual": {"max_bytes": max_bytes}}
     with torch.no_grad():
-        p = _pair(a, b)
+        p = costs.pair(a, b)
         return Bracket(
             tuple(
-                Bound(name, side, of_pair(p), cost)
+                Bound(name, side, of_pair(p, **limits.get(name, {})), cost)
                 for name, side, cost, of_pair in _BRACKET
                 if (quadratic or "m" not in cost.split()) and (len(a) == len(b) or not name.startswith("paired"))
             )

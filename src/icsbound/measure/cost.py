@@ -16,7 +16,8 @@ from icsbound import _check
 from icsbound._check import InputError
 
 BLOCK_BYTES = 8 << 20  # row blocks of about this size stay in the last-level cache
-MAX_BYTES = 4 << 30  # of the cost matrix: n = 23,170
+MAX_BYTES = 4 << 30  # of the cost matrix
+LARGEST = math.isqrt(MAX_BYTES // 8)  # rows of two clouds whose cost matrix is no larger: 23,170
 NEAR = 1e-6  # entries whose square is below NEAR * (|a_i|^2 + |b_j|^2) lose too many digits in the matrix product
 
 
@@ -32,8 +33,9 @@ def refuse_too_large(n: int, m: int, max_bytes: int) -> None:
     _check.positive_int("max_bytes", max_bytes)
     if 8 * n * m > max_bytes:
         raise InputError(
-            f"max_bytes must be at least {8 * n * m:,} for the cost matrix of {n} x {m} rows, got {max_bytes:,}; "
-            "a subsample of the rows needs less"
+            f"max_bytes must be at least {8 * n * m:,} for the cost matrix of {n} x {m} rows, got {max_bytes:,}; a "
+            "subsample of the rows needs less, and icsbound.bounds.bracket(a, b, quadratic=False) and "
+            "icsbound.measure.estimates.sliced need no matrix"
         )
 
 
@@ -120,16 +122,23 @@ def pair(a: Tensor, b: Tensor) -> Pair:
 
 
 def matrix(p: Pair) -> Tensor:
-    """The (n, m) cost matrix in units of ``2**p.exponent``.
+    """The (n, m) cost matrix in units of ``2**p.exponent``."""
+    cost = p.x.new_empty(len(p.x), len(p.y))
+    for _ in matrix_blocks(p, cost):
+        pass
+    return cost
+
+
+def matrix_blocks(p: Pair, cost: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
+    """The cost matrix, block of rows after block of rows: which rows, and their entries, written into `cost` if given.
 
     One matrix product gives ``|x|^2 + |y|^2 - 2 x.y``; it cancels where two points are close beside their distance
     from the centre, so every such entry is computed anew from the difference of its rows.
     """
     n, m = len(p.x), len(p.y)
-    cost = p.x.new_empty(n, m)
     xx, yy = p.x.square().sum(1), p.y.square().sum(1)
     for block in row_blocks(n, 8 * m):
-        rows = cost[block]
+        rows = p.x.new_empty(block.stop - block.start, m) if cost is None else cost[block]
         sums = xx[block, None] + yy
         torch.addmm(sums, p.x[block], p.y.T, alpha=-2.0, out=rows)
         near = torch.nonzero(rows < NEAR * sums)
@@ -140,4 +149,4 @@ def matrix(p: Pair) -> Tensor:
         elif len(near):
             i, j = near.unbind(1)
             rows[i, j] = p.direct((i + block.start).to(p.a.device), j.to(p.a.device))
-    return cost
+        yield block, rows
