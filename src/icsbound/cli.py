@@ -81,6 +81,7 @@ def parser() -> argparse.ArgumentParser:
     page.add_argument("folder", type=Path, metavar="PATH", help="a folder with records, or a file of results")
     page.add_argument("--out", type=Path, metavar="DIR", help="of a table: where the page goes (default: beside it)")
     page.add_argument("--markdown", action="store_true", help="of a table: results.md and figures as SVG, no page")
+    page.add_argument("--claims", type=Path, metavar="FILE", help="of a table: JSON, claims fixed before the runs")
     page.set_defaults(run=_report)
 
     checkup = commands.add_parser("doctor", help="say what this installation runs on, and why")
@@ -235,12 +236,12 @@ def _report(args: argparse.Namespace) -> int:
     path: Path = args.folder
     if path.is_file() or (path / "results.jsonl").is_file():
         out = args.out or (path if path.is_dir() else path.parent)
-        print(f"page: {report.build_results(path, out, markdown=args.markdown)}")
+        print(f"page: {report.build_results(path, out, markdown=args.markdown, claims=args.claims)}")
         return 0
     if not path.is_dir():
         fail("PATH", "be the folder of a run or a file of results", str(path))
-    if args.out or args.markdown:
-        fail("--out and --markdown", "go with a table of results", str(path))
+    if args.out or args.markdown or args.claims:
+        fail("--out, --markdown and --claims", "go with a table of results", str(path))
     print(f"page: {report.build(path)}")
     return 0
 

@@ -46,12 +46,21 @@ def build(folder: str | os.PathLike[str]) -> Path:
     return page.build(folder, folder) if (folder / "results.jsonl").is_file() else html.build(folder)
 
 
-def build_results(path: str | os.PathLike[str], out: str | os.PathLike[str], *, markdown: bool = False) -> Path:
+def build_results(
+    path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    markdown: bool = False,
+    claims: str | os.PathLike[str] | None = None,
+) -> Path:
     """Write the page of the table of results at `path`, a file or a folder, into `out`, and return its path.
 
     With `markdown`, write ``results.md`` and the figures in it as SVG instead: text that a repository can keep.
+    `claims` is a file of claims that were fixed before the runs (see `icsbound.report.results.claims`): the page begins
+    with what the table says to each.
     """
     require()
     from icsbound.report.results import page
 
-    return (page.build_markdown if markdown else page.build)(Path(path), Path(out))
+    write = page.build_markdown if markdown else page.build
+    return write(Path(path), Path(out), None if claims is None else Path(claims))

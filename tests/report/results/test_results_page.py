@@ -270,7 +270,7 @@ def test_two_rates_at_one_batch_size_are_no_curve() -> None:
     lines = [one for size, lr in ((4, 0.1), (4, 0.2), (8, 0.1)) for one in table(batch_size=size, lr=lr)]
     found = groups(lines)
     frame = module._frame(lines, found)
-    whole = module.Table(lines, found, list(ARMS), [], [], [], None, frame, frame, frame)
+    whole = module.Table(lines, found, list(ARMS), [], [], [], [], None, frame, frame, frame)
     assert conditions.batch_sizes(whole) == []
 
 

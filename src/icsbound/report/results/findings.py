@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from icsbound.report.findings import Finding
 from icsbound.report.findings import Group as Findings
+from icsbound.report.results.claims import Judged
 from icsbound.report.results.contrasts import Contrast
 from icsbound.report.results.groups import REST, Group, case_name
 from icsbound.report.results.table import Table
@@ -12,7 +13,7 @@ from icsbound.report.wording import count, listed, number, percent, points, sign
 
 def all_findings(table: Table) -> list[Findings]:
     """Every finding of the page in reading order; what went wrong comes first."""
-    found = [Findings("Look at this first", "", alerts(table))]
+    found = [Findings("Look at this first", "", alerts(table)), of_claims(table)]
     found += [Findings(group.title, basis(table, group), of_group(table, group)) for group in table.groups]
     return [group for group in found if group.findings]
 
@@ -33,6 +34,31 @@ def alerts(table: Table) -> list[Finding]:
             parts = [f"{arm} lacks {count(len(missing), 'seed')}" for arm, missing in lacking.items()]
             found.append(Finding(f"{group.title}: {listed(parts)}.", "alert", "Differences use shared seeds alone."))
     return found
+
+
+def of_claims(table: Table) -> Findings:
+    """The claims that were fixed before the runs, each with its verdict."""
+    basis = (
+        "Each claim, its seeds and its margin were fixed before the runs that judge it. Only confirming runs on the "
+        f"test split count; verdicts are by Holm's adjustment over {count(len(table.claims), 'claim')}."
+    )
+    found = []
+    for judged in table.claims:
+        claim = judged.claim
+        sides = [f"{arm}, {case}" for arm, case in ((claim.arm, claim.case), (claim.control, claim.control_case))]
+        text = f"{claim.says} {sides[0]}, against {sides[1]}"
+        text += f": {points(judged.interval)}." if judged.interval.count else "."
+        found.append(Finding(text, judged.verdict, claim_evidence(judged)))
+    return Findings("Claims fixed before the runs", basis, found)
+
+
+def claim_evidence(judged: Judged) -> str:
+    """How far one claim was run, and what it is tested for."""
+    claim, done = judged.claim, judged.interval.count
+    seeds = f"{done} of {count(len(claim.seeds), 'seed')}" if judged.verdict == "waiting" else count(done, "seed")
+    margin = f" by more than {number(claim.margin)} points" if claim.margin else ""
+    test = "" if judged.verdict == "waiting" else f"; p {p_text(judged.p)}, Holm {p_text(judged.adjusted)}"
+    return f"{claim.setting}; to show: {claim.shows}{margin}; {seeds}{test}."
 
 
 def basis(table: Table, group: Group) -> str:

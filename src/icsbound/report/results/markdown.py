@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
 from collections.abc import Sequence
 
 from icsbound.report.figure import Figure
 from icsbound.report.results import reproduce
 from icsbound.report.results.contrasts import Contrast
-from icsbound.report.results.findings import alerts, basis, p_text
+from icsbound.report.results.findings import alerts, basis, of_claims, p_text
 from icsbound.report.results.groups import Group, case_name, slugs
 from icsbound.report.results.table import Table
 from icsbound.report.wording import count, percent, signed
@@ -24,6 +25,7 @@ def text(table: Table, figures: Sequence[Figure]) -> str:
         "`icsbound report results.jsonl --markdown`: do not edit.",
         *(_plain(f"> {finding.text} {finding.basis}") for finding in alerts(table)),
     ]
+    parts += _claims(table)
     for name, group in zip(slugs(table.groups), table.groups, strict=True):
         parts += [_plain(f"## {group.title}"), _plain(basis(table, group)), _table(_rows(table, group))]
         parts += [_figure(figure) for figure in figures if figure.section == name]
@@ -32,6 +34,32 @@ def text(table: Table, figures: Sequence[Figure]) -> str:
     pairs = [_plain(f"- {name}: {value}") for name, value in reproduce.setting(table)]
     parts += ["## How to reproduce", textwrap.indent(reproduce.commands(table), "    "), "\n".join(pairs)]
     return "\n\n".join(parts) + "\n"
+
+
+def _claims(table: Table) -> list[str]:
+    """The claims as a section of their own, where there are some."""
+    if not table.claims:
+        return []
+    found = of_claims(table)
+    head = ("claim", "arm", "control", "seeds", "difference (95 % interval)", "to show", "Holm p", "verdict")
+    rows: list[tuple[str, ...]] = [head]
+    for judged in table.claims:
+        claim, mean, low, high = judged.claim, *(signed(100 * v) for v in dataclasses.astuple(judged.interval)[:3])
+        shown = f"{mean} ({low} to {high})" if judged.interval.known else ""
+        waiting = judged.verdict == "waiting"
+        rows.append(
+            (
+                claim.says,
+                f"`{claim.arm}`, {claim.case}",
+                f"`{claim.control}`, {claim.control_case}",
+                f"{judged.interval.count} of {len(claim.seeds)}",
+                shown,
+                f"> {signed(-claim.margin)}" if claim.margin else "> 0",
+                "" if waiting else p_text(judged.adjusted),
+                f"**{judged.verdict}**",
+            )
+        )
+    return [f"## {found.title}", found.basis, _table(rows)]
 
 
 def _rows(table: Table, group: Group) -> list[tuple[str, ...]]:

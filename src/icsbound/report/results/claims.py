@@ -1,0 +1,155 @@
+"""Claims that were fixed before the runs which judge them: a short list in a file, and what a table says to each.
+
+    [{"name": "clean", "says": "Unitization beats batch normalization on clean images.",
+      "setting": "cifar10", "arm": "unitized", "control": "bn", "shows": "higher", "seeds": [100, 101, 102]},
+     {"name": "no-data", "says": "Without data it is no worse than statistics estimated anew.",
+      "setting": "cifar10", "arm": "unitized", "control": "bn", "control_case": "recalibrate:5120",
+      "shows": "no worse", "margin": 0.5, "seeds": [100, 101, 102]}]
+
+Only lines of phase `confirm` on the test split count, and of these the seeds that the claim names, no more and no
+fewer: a verdict that could be had by stopping at the right moment would prove nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from icsbound._check import InputError, fail, is_text, nearest, one_of, real
+from icsbound.report.intervals import LEVEL, Interval, holm, p_value, student
+from icsbound.report.results.contrasts import averaged, measured
+from icsbound.report.results.groups import REST, Where, case_name
+from icsbound.results import Line
+
+SHOWS = ("higher", "no worse")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """Accuracy of `arm` under `case` is higher than that of `control` under `control_case`, or no worse than it by more
+    than `margin` percentage points. A case is named as the table of results names it: "as trained", "recalibrate:5120",
+    "contrast 3"; the control's is the arm's unless it is given.
+    """
+
+    name: str
+    says: str
+    setting: str
+    arm: str
+    control: str
+    shows: str
+    seeds: tuple[int, ...]
+    case: str = REST
+    control_case: str = ""
+    margin: float = 0.0
+
+    def __post_init__(self) -> None:
+        one_of("shows", self.shows, SHOWS)
+        real("margin", self.margin, 0.0, 100.0)
+        if (self.shows == "no worse") != (self.margin > 0):
+            fail("margin", "be above 0 points where a claim shows 'no worse', and not given elsewhere", self.margin)
+        if len(set(self.seeds)) < max(2, len(self.seeds)):
+            fail("seeds", "be at least two, all different", list(self.seeds))
+        object.__setattr__(self, "control_case", self.control_case or self.case)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the lines say to `claim`. `interval` is Student's for the differences on those of its seeds that were run;
+    `p` tests, on both sides, a difference of 0, or of minus the margin; `adjusted` is Holm's over all claims of the
+    file, of which those that wait count as 1.
+    """
+
+    claim: Claim
+    accuracies: tuple[float, ...]
+    controls: tuple[float, ...]
+    interval: Interval
+    p: float
+    adjusted: float
+
+    @property
+    def verdict(self) -> str:
+        """`confirmed`, `refuted` or `not resolved` once every seed was run, and until then `waiting`."""
+        if self.interval.count < len(self.claim.seeds):
+            return "waiting"
+        if self.adjusted >= 1 - LEVEL:
+            return "not resolved"
+        return "confirmed" if self.interval.mean > -self.claim.margin / 100 else "refuted"
+
+
+def read(path: Path) -> list[Claim]:
+    """The claims in the JSON file at `path`. Raises InputError naming the file, the claim and what in it is wrong."""
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"claims must be a JSON file that can be read, got {str(path)!r}: {error}") from None
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise InputError(f"{path} must hold a list of claims, each an object of names and values")
+    found: list[Claim] = []
+    for number, value in enumerate(values, 1):
+        try:
+            found.append(_claim(value))
+        except InputError as error:
+            raise InputError(f"{path}, claim {number}: {error}") from None
+    names = [claim.name for claim in found]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"{path} must name each claim differently, got {twice!r} twice")
+    return found
+
+
+_TYPES: dict[str, Any] = {"str": str, "float": (int, float), "tuple[int, ...]": list}
+
+
+def _claim(value: dict[str, Any]) -> Claim:
+    fields = {field.name: field for field in dataclasses.fields(Claim)}
+    for name, content in value.items():
+        if name not in fields:
+            fail("a claim's value", "be one of " + ", ".join(fields), name, nearest(name, fields))
+        kind = str(fields[name].type)
+        if isinstance(content, bool) or not isinstance(content, _TYPES[kind]):
+            fail(name, f"be {'a list of whole numbers' if kind.startswith('tuple') else kind}", content)
+    if not is_text(value):
+        fail("a claim", "be of printable text", value)
+    if missing := [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in value]:
+        fail("a claim", f"say {missing[0]}", value)
+    if not all(type(seed) is int for seed in value["seeds"]):
+        fail("seeds", "be a list of whole numbers", value["seeds"])
+    return Claim(**{**value, "seeds": tuple(value["seeds"])})
+
+
+def judge(claims: Sequence[Claim], lines: Sequence[Line]) -> list[Judged]:
+    """Every claim with what `lines` say to it. Raises InputError where they hold several experiments that a claim could
+    mean: runs of one setting which differ in more than arm and seed.
+    """
+    counted = [line for line in lines if line.phase == "confirm" and line.split == "test"]
+    singly, means = measured(counted), measured(averaged(counted))
+    by_case = {(group, case_name(case)): by_arm for (group, case), by_arm in {**means, **singly}.items()}
+    found = []
+    for claim in claims:
+        own, other = _accuracies(claim, by_case)
+        differences = [a - b for a, b in zip(own, other, strict=True)]
+        p = p_value([d + claim.margin / 100 for d in differences]) if len(own) == len(claim.seeds) else 1.0
+        found.append(Judged(claim, own, other, student(differences), p, p))
+    adjusted = holm([judged.p for judged in found])
+    return [dataclasses.replace(judged, adjusted=value) for judged, value in zip(found, adjusted, strict=True)]
+
+
+def _accuracies(
+    claim: Claim, by_case: dict[tuple[Where, str], dict[str, dict[int, float]]]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Accuracies of the arm and of its control on the seeds of `claim` that both were run on."""
+    pairs = {}
+    for group in dict.fromkeys(group for group, _ in by_case if dict(group)["setting"] == claim.setting):
+        own = by_case.get((group, claim.case), {}).get(claim.arm, {})
+        other = by_case.get((group, claim.control_case), {}).get(claim.control, {})
+        if seeds := [seed for seed in claim.seeds if seed in own and seed in other]:
+            pairs[group] = tuple(own[s] for s in seeds), tuple(other[s] for s in seeds)
+    if len(pairs) > 1:
+        raise InputError(
+            f"claim {claim.name!r} must mean one experiment, got {len(pairs)} of setting {claim.setting!r} that differ "
+            "in more than arm and seed"
+        )
+    return next(iter(pairs.values()), ((), ()))
