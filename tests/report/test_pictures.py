@@ -1,6 +1,7 @@
 """Pictures of a layer on the page: which states and pairs they show, and what they say of themselves."""
 
 import itertools
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import recorded
 
 from icsbound import report
 from icsbound.records import Record, TransportRecord
-from icsbound.report import pictures
+from icsbound.report import pictures, plots
 from icsbound.report.runs import load
 
 
@@ -48,6 +49,25 @@ def test_a_ridge_shows_every_state_from_the_first_at_the_top(folder: Path) -> No
         "stage.norm, pooled view: 30 inputs, d = 16; the plane holds 75.0 % of the variance at the first state."
     )
     assert set(figure.data["name"].dropna()) == {"0", "5", "20"}
+
+
+@pytest.mark.parametrize(
+    ("config", "step"),
+    [
+        ({"checkpoints": ["run"], "data_b": []}, "optimizer step"),
+        ({"checkpoints": ["run"], "data_b": ["digits:shift=fog"]}, "state"),
+        ({"checkpoints": ["one.safetensors", "two.safetensors"], "data_b": []}, "state"),
+    ],
+)
+def test_ridges_are_named_by_their_steps_and_not_by_their_places(folder: Path, config: object, step: str) -> None:
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    figure = pictures.ridge(load(folder))
+    assert figure is not None
+    plots.save([figure], folder / "figures", ("svg",))
+    svg = (folder / "figures" / "picture-ridge.svg").read_text(encoding="utf-8")
+    heard = [text for text in re.findall(r'aria-label="([^"]*)"', svg) if "X-axis" not in text]
+    assert set(heard) == {f"{step} {k}" for k in (0, 5, 20)}
+    assert f">{step}</text>" in svg
 
 
 def test_a_density_holds_all_mass_and_bears_equal_values() -> None:

@@ -34,6 +34,12 @@ def _where(records: list[TransportRecord]) -> str:
     )
 
 
+def _step(study: Study) -> str:
+    """What the numbers of states count: those of two networks, or of one on several data sets, count no training."""
+    several = study.config.get("checkpoints")
+    return "state" if study.config.get("data_b") or (isinstance(several, list) and len(several) > 1) else "optimizer step"
+
+
 def ridge(study: Study) -> Figure | None:
     """The outputs along the direction of largest variance, a density a step, one above the other."""
     records = transports(study)
@@ -50,16 +56,19 @@ def ridge(study: Study) -> Figure | None:
     data = pd.concat(parts, ignore_index=True)
     # Every ridge has the step's number to its left, at its foot.
     x = alt.X("x:Q", title="along the direction of largest variance", scale=alt.Scale(nice=False, padding=4))
-    y = alt.Y("foot:Q", title="optimizer step", axis=alt.Axis(labels=False, ticks=False, grid=False))
+    step = _step(study)
+    # Places on this axis are no steps: who hears the figure is told the step of a ridge instead.
+    axis = alt.Axis(labels=False, ticks=False, grid=False, aria=False)
+    y, heard = alt.Y("foot:Q", title=step, axis=axis), alt.Description("heard:N")
     colour = alt.Color("foot:Q", scale=alt.Scale(range=COLOURS[::-1]), legend=None)
-    base = alt.Chart(TABLE).transform_filter("datum.run == run")
+    base = alt.Chart(TABLE).transform_filter("datum.run == run").transform_calculate(heard=f"'{step} ' + datum.step")
     areas = base.mark_area(opacity=0.75, line={"strokeWidth": 1.2}).encode(
-        x=x, y=y, y2="top:Q", color=colour, detail="foot:O", tooltip=tips(step="step", x="place")
+        x=x, y=y, y2="top:Q", color=colour, detail="foot:O", description=heard, tooltip=tips(step=step, x="place")
     )
     names = (
         base.transform_filter("isValid(datum.name)")
         .mark_text(align="left", baseline="bottom", dx=3, dy=-2, fontSize=11, opacity=0.85)
-        .encode(x=alt.value(0), y=y, text="name:N", color=colour)
+        .encode(x=alt.value(0), y=y, text="name:N", color=colour, description=heard)
     )
     levels = int(data.groupby("run")["foot"].nunique().max())
     chart = alt.layer(areas, names).properties(width=WIDTH, height=60 + 30 * levels).add_params(menu("run", runs))
