@@ -163,6 +163,14 @@ def test_a_layer_that_never_ran() -> None:
         capture(Lambda(lambda self, x: x, a=nn.BatchNorm1d(3), b=nn.BatchNorm1d(3)), probe)
 
 
+def test_a_layer_asked_for_by_name_that_never_runs_is_named_after_the_first_batch() -> None:
+    passes = []
+    model = Lambda(lambda self, x: passes.append(len(x)) or x, norm=nn.BatchNorm1d(3))
+    with pytest.raises(InputError, match="layers must run on the probe; layer 'norm' never ran"):
+        capture(model, torch.randn(9, 3), "norm", batch_size=3)
+    assert passes == [3]
+
+
 def test_the_projection_inside_attention_is_never_called() -> None:
     with pytest.warns(UserWarning, match=re.escape("'encoder.layers.0.self_attn.out_proj'")):
         found = capture(networks.Classifier(), networks.tokens(4), nn.Linear, view="pooled")

@@ -6,28 +6,70 @@ import networks
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from icsbound._check import InputError
 from icsbound.measure.capture import capture
+from icsbound.measure.monitor import ICSMonitor
 
 # Of the clouds of `cnn`, n = 6: layer 1 takes 6·512·4 bytes, layer 4 6·54·4, layer 9 6·5·4.
 SIZES = {"1": 12288, "4": 1296, "9": 120}
 TOTAL = sum(SIZES.values())
 
 
-def test_limit() -> None:
+def sizes_run(model: nn.Module) -> list[int]:
+    """How many inputs reach `model` in each pass from here on."""
+    seen: list[int] = []
+    model.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    return seen
+
+
+def test_limit_is_refused_before_the_probe_runs() -> None:
     model, probe = networks.cnn(), networks.images(6)
     assert {name: c.nbytes for name, c in capture(model, probe, memory=TOTAL).items()} == SIZES
-    batches = []
-    model[0].register_forward_hook(lambda *_: batches.append(1))
-    message = (
-        rf"memory must be at least {TOTAL} bytes for these layers and 6 inputs \(the largest cloud takes 12288\), got "
-        rf"{TOTAL - 1}; measure fewer layers or inputs, take view 'pooled' or dtype float16, or name a folder by spill"
-    )
-    with pytest.raises(InputError, match=message):
-        capture(model, probe, memory=TOTAL - 1, batch_size=2)
-    assert len(batches) == 1  # known before the rest of the probe runs
     assert len(capture(model, probe, memory=TOTAL // 2, dtype=torch.float16)) == 3
+    seen, buffers = sizes_run(model), [b.clone() for b in model.buffers()]
+    message = (
+        rf"memory must be at least {TOTAL} bytes for 3 clouds of 6 inputs \(the largest, of layer '1' in view "
+        rf"'sample', takes 12288\), got {TOTAL - 1}; measure fewer layers or inputs, take view 'pooled' or dtype "
+        "float16, or name a folder by spill"
+    )
+    statistics = networks.images(5)
+    for law in ("eval", "train", "frozen"):
+        with pytest.raises(InputError, match=message):
+            capture(model, probe, memory=TOTAL - 1, law=law, statistics=statistics if law == "frozen" else None)
+    assert seen == [2, 2, 2]
+    pooled = 6 * (8 + 6 + 5) * 4
+    with pytest.raises(InputError, match=f"memory must be at least {TOTAL + pooled} bytes for 6 clouds of 6 inputs"):
+        ICSMonitor(model, probe, memory=TOTAL)  # two views, and known before the training starts
+    assert all(torch.equal(a, b) for a, b in zip(buffers, model.buffers(), strict=True))
+
+
+def test_a_limit_changes_no_number() -> None:
+    """Two inputs run first to tell the widths: under law "train" they would leave statistics, and dropout draws."""
+    model, probe = networks.cnn(), networks.images(6)
+    for law in ("eval", "train"):
+        free, limited = (capture(model, probe, law=law, memory=memory) for memory in (None, TOTAL))
+        assert all(torch.equal(free[name], limited[name]) for name in SIZES)
+
+
+def test_a_model_of_one_batch_size_is_refused_in_its_first_batch_before_more_is_held() -> None:
+    model = networks.Lambda(
+        lambda self, x: self.last(self.norm(x.reshape(3, 2, 4).reshape(6, 4)).repeat(1, 1000)),
+        norm=nn.BatchNorm1d(4),
+        last=nn.Identity(),
+    )
+    probe, largest = torch.randn(6, 4), 6 * 4000 * 4
+    assert capture(model, probe, ["norm", "last"], memory=6 * 16 + largest)["last"].nbytes == largest
+    seen = sizes_run(model)
+    with (
+        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile,
+        pytest.raises(InputError, match=rf"at least {96 + largest} bytes for 2 clouds of 6 .* of layer 'last'"),
+    ):
+        capture(model, probe, ["norm", "last"], memory=largest)
+    assert seen == [2, 6]
+    changes = [event.nbytes() for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    assert np.cumsum(changes).max() < 1.5 * largest  # the model's own output, and no copy of it
 
 
 @pytest.mark.parametrize("memory", [None, 1500])

@@ -136,7 +136,9 @@ def independent_coupling(p: Pair) -> float:
     """E|Y - Y'| of the independent coupling itself: the mean of the cost matrix, which is never held whole; at most
     `independent`.
     """
-    return _units(p, sum(float(rows.sum(1).mean()) * len(rows) for _, rows in costs.matrix_blocks(p)) / len(p.x) / len(p.y))
+    return _units(
+        p, sum(float(rows.sum(1).mean()) * len(rows) for _, rows in costs.matrix_blocks(p)) / len(p.x) / len(p.y)
+    )
 
 
 def _paired(p: Pair) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -17,6 +19,9 @@ from icsbound.measure import laws, views
 from icsbound.measure.collector import Collector, Snapshot
 from icsbound.measure.layers import Layers, choose, named_in_full, unwrap
 from icsbound.measure.state import untouched
+from icsbound.measure.store import refuse_too_much
+
+FEW = 2  # inputs that tell the width of every cloud; of one, batch norm could have no statistics
 
 Probe: TypeAlias = torch.Tensor | Sequence[torch.Tensor] | Mapping[str, Any]
 
@@ -94,9 +99,11 @@ def capture(
         layers, layer and RMS norms, embeddings and attention. Not needed for views "sample" and "projection".
     sample_axis: where the layers have the sample (1 for transformers with the sequence first).
     dtype: how clouds are kept: a float dtype, or None: as the layer gives them (means in float32 at least).
-    memory: the most bytes that all clouds together may take; what would be more raises InputError after the first
-        batch.
-    spill: a folder whose unnamed files take the clouds beyond `memory` (all of them where `memory` is None).
+    memory: the most bytes that all clouds together may take; what would be more raises InputError before the probe
+        runs: two of its inputs tell how large the clouds are. (Where the model does not run on two, the first batch
+        tells, before it holds more than the limit.)
+    spill: a folder whose unnamed files take the clouds beyond `memory` (all of them where `memory` is None); the rows
+        of the first batch are held in memory until it ends.
 
     Raises InputError for what cannot be measured (named), and RuntimeError, with the rows at hand, where the model
     raises.
@@ -122,7 +129,7 @@ def snapshot(model: nn.Module, probe: Probe, layers: Layers, wanted: Sequence[st
     """What `capture` gives, in each of the `wanted` views from one pass over the probe."""
     n, chosen = prepare(model, probe, layers, wanted, settings)
     model = unwrap(model)
-    collector = Collector(chosen, wanted, settings, n)
+    collector = Collector(chosen, wanted, settings, n, required=named_in_full(layers))
     with untouched(model):
         if settings.statistics is not None:
             laws.apply_law(model, "eval")
@@ -134,7 +141,7 @@ def snapshot(model: nn.Module, probe: Probe, layers: Layers, wanted: Sequence[st
                 collector.begin(rows)
                 _run(model, _sliced(probe, rows), f"inputs {rows.start} to {rows.stop - 1} of the probe")
                 collector.end()
-    return collector.result(required=named_in_full(layers))
+    return collector.result()
 
 
 def prepare(
@@ -154,7 +161,26 @@ def prepare(
     chosen = choose(model, layers)
     if settings.statistics is not None:
         _size("statistics", settings.statistics, model)
-    return _size("probe", probe, model), chosen
+    n = _size("probe", probe, model)
+    if settings.memory is not None and settings.spill is None:
+        few = trial(model, probe, layers, wanted, settings)
+        refuse_too_much({} if few is None else {k: n * c[0].nbytes for k, c in few.clouds.items()}, n, settings.memory)
+    return n, chosen
+
+
+def trial(model: nn.Module, probe: Probe, layers: Layers, wanted: Sequence[str], settings: Settings) -> Snapshot | None:
+    """What `snapshot` gives for the first inputs of the probe alone, which tells the width of every cloud.
+
+    None where that cannot be had, such as for a model that runs on batches of one size: the pass itself then tells.
+    """
+    law = "eval" if settings.law == "frozen" else settings.law  # which changes no width, and takes no other inputs
+    few = dataclasses.replace(settings, law=law, statistics=None, memory=None, spill=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # all is said again where all inputs run
+        try:
+            return snapshot(model, _sliced(probe, slice(0, FEW)), layers, wanted, few)
+        except (InputError, RuntimeError):
+            return None
 
 
 def _run(model: nn.Module, batch: Probe, what: str) -> None:

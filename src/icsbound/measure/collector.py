@@ -32,10 +32,16 @@ class Snapshot:
 
 
 class Collector:
-    """Takes the clouds of `modules` in each of the `wanted` views: for every batch `begin`, one forward pass, `end`."""
+    """Takes the clouds of `modules` in each of the `wanted` views: for every batch `begin`, one forward pass, `end`.
 
-    def __init__(self, modules: dict[str, nn.Module], wanted: Sequence[str], settings: Settings, n: int) -> None:
+    Of the layers that never run, one that is `required` raises InputError after the first batch.
+    """
+
+    def __init__(
+        self, modules: dict[str, nn.Module], wanted: Sequence[str], settings: Settings, n: int, required: set[str]
+    ) -> None:
         self._modules, self._wanted, self._settings, self._n = modules, wanted, settings, n
+        self._required = required
         self._store = Store(n, settings.dtype, settings.memory, settings.spill)
         self._positions: dict[str, int | None] = {}
 
@@ -59,8 +65,11 @@ class Collector:
     def end(self) -> None:
         """The forward pass is over: every layer must have run as often as in the first."""
         if self._rows.start == 0:
-            self._store.end_first_batch(self._rows)
             self._expected = self._calls
+            idle, said = self._idle()
+            if len(idle) == len(self._modules) or self._required & set(idle):
+                raise InputError(f"layers must run on the probe; {said}")
+            self._store.end_first_batch(self._rows)
         for name in self._modules:
             if self._calls[name] != self._expected[name]:
                 raise InputError(
@@ -69,17 +78,19 @@ class Collector:
                     f"{self._rows.start} to {self._rows.stop - 1}"
                 )
 
-    def result(self, required: set[str]) -> Snapshot:
-        """All clouds, checked to be finite. Raises where a `required` layer never ran; warns where another did not."""
+    def _idle(self) -> tuple[list[str], str]:
+        """The layers that did not run, and a sentence about them."""
+        idle = [name for name in self._modules if not self._expected[name]]
+        return idle, (
+            f"{'layer' if len(idle) == 1 else 'layers'} {', '.join(map(repr, idle))} never ran on the probe: "
+            "the model skips it there, or uses its parameters without calling it"
+        )
+
+    def result(self) -> Snapshot:
+        """All clouds, checked to be finite. Warns where a layer never ran."""
         calls = self._expected
-        idle = [name for name in self._modules if not calls[name]]
+        idle, said = self._idle()
         if idle:
-            said = (
-                f"{'layer' if len(idle) == 1 else 'layers'} {', '.join(map(repr, idle))} never ran on the probe: "
-                "the model skips it there, or uses its parameters without calling it"
-            )
-            if len(idle) == len(self._modules) or required & set(idle):
-                raise InputError(f"layers must run on the probe; {said}")
             warnings.warn(f"{said}; it is left out", stacklevel=4)
         clouds = {}
         modules: dict[str, nn.Module] = {}
