@@ -91,6 +91,19 @@ def test_transport_picture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert (tmp_path / "transport.svg").read_text(encoding="utf-8").startswith("<svg")
 
 
+def test_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = main_of("onnx_runtime", monkeypatch)
+    assert set(found) == {1, 7, 250}
+    assert max(found.values()) < 1e-4
+
+
+@pytest.mark.full  # three processes that import torch; the gallery runs the example too
+def test_data_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = main_of("data_parallel", monkeypatch)
+    assert found["together"] < 1e-12
+    assert found["apart"] > 1e-4
+
+
 def resumed(found: list[Any]) -> None:
     """Distances before and after a break, in one monitor's life: the second is from where the first ended."""
     assert found[0].kind == "cost"
