@@ -36,8 +36,8 @@ def _where(records: list[TransportRecord]) -> str:
 
 def _step(study: Study) -> str:
     """What the numbers of states count: those of two networks, or of one on several data sets, count no training."""
-    several = study.config.get("checkpoints")
-    return "state" if study.config.get("data_b") or (isinstance(several, list) and len(several) > 1) else "optimizer step"
+    networks, data = study.config.get("checkpoints"), study.config.get("data_b")
+    return "state" if data or (isinstance(networks, list) and len(networks) > 1) else "optimizer step"
 
 
 def ridge(study: Study) -> Figure | None:
