@@ -398,8 +398,10 @@ def test_other_arithmetic_trains_too(tmp_path: Path, settings: dict[str, Any]) -
 def test_gradients_may_be_summed_over_parts_of_a_batch(tmp_path: Path) -> None:
     # group norm knows no batch, so that three parts of a batch give what the whole gives
     made = {"arm": "gn", "dtype": "float64", "dropout": 0.0, "monitor": None}
-    for accumulate in (1, 3):
-        loop.train(config(recipe={"accumulate": accumulate}, **made), tmp_path / str(accumulate))
+    told: dict[int, list[Event]] = {1: [], 3: []}
+    for accumulate, events in told.items():
+        made_so = config(recipe={"accumulate": accumulate}, **made)
+        loop.train(made_so, tmp_path / str(accumulate), progress=events.append)
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("1", "3"))
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=1e-9, atol=1e-11)
@@ -407,6 +409,9 @@ def test_gradients_may_be_summed_over_parts_of_a_batch(tmp_path: Path) -> None:
     assert [r.train_loss for r in three if isinstance(r, records.EpochRecord)] == pytest.approx(
         [r.train_loss for r in one if isinstance(r, records.EpochRecord)]
     )
+    # Nor does it change what is told of a step: 16 images in parts of 6, 5 and 5.
+    assert [event.loss for event in told[3]] == pytest.approx([event.loss for event in told[1]], rel=1e-9)
+    assert all(event.loss is not None for event in told[1])
 
 
 def test_a_running_average_is_what_is_kept_and_survives_a_stop(tmp_path: Path) -> None:

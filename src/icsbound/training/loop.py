@@ -201,7 +201,7 @@ class _Loop:
         return self._finish()
 
     def _take(self, images: Tensor, labels: Tensor, whole: int) -> float | None:
-        """One optimizer step; returns the batch's mean loss where it was read."""
+        """One optimizer step; returns the mean loss over its whole batch where it was read."""
         session, recipe, accelerator = self.session, self.config.recipe, self.session.accelerator
         torch.manual_seed(seeds.number(self.config.seed, "dropout", self.step, accelerator.process_index))
         for group in session.optimizer.param_groups:
@@ -215,14 +215,15 @@ class _Loop:
                 inputs = session.normalize(few, session.dtype)
                 if self.config.channels_last:
                     inputs = inputs.contiguous(memory_format=torch.channels_last)
+            last = number == len(parts)
             # Processes exchange gradients once a step, with its last part.
-            with contextlib.nullcontext() if number == len(parts) else accelerator.no_sync(session.model):
+            with contextlib.nullcontext() if last else accelerator.no_sync(session.model):
                 with self._part("forward"):
                     logits = session.model(inputs)
                     total = F.cross_entropy(logits, theirs, reduction="sum", label_smoothing=recipe.label_smoothing)
                 sums = torch.stack((total.detach(), torch.full_like(total, len(theirs)))).double()
                 self._unread.append((self.step + 1, sums))
-                if accelerator.device.type == "cpu" or len(self._unread) >= _READ_LOSS_EVERY:
+                if last and (accelerator.device.type == "cpu" or len(self._unread) >= _READ_LOSS_EVERY):
                     mean = self._read_losses()
                 # Processes may hold unequal shares of a short batch, and gradients are averaged over processes: with
                 # this weight the average is the gradient of the whole batch's mean.
@@ -241,17 +242,22 @@ class _Loop:
         return contextlib.nullcontext() if self.profile is None else self.profile.part(name)
 
     def _read_losses(self) -> float | None:
-        """Add the losses not yet read to the epoch's sum; returns the newest batch's mean, if there is one."""
+        """Add the losses not yet read to the epoch's sum; returns the mean over the newest step's batch, if there is
+        one.
+        """
         if not self._unread:
             return None
+        newest, sums = self._unread[-1][0], (0.0, 0.0)
         table = self.session.accelerator.reduce(torch.stack([sums for _, sums in self._unread]), "sum").tolist()
         for (step, _), (total, count) in zip(self._unread, table, strict=True):
             if not math.isfinite(total):
                 self._diverged(f"the loss is {total}", step)
             self.loss_sum += total
             self.loss_count += int(count)
+            if step == newest:  # of one or several parts
+                sums = (sums[0] + total, sums[1] + count)
         self._unread.clear()
-        return float(table[-1][0] / table[-1][1])
+        return sums[0] / sums[1]
 
     def _watch(self) -> None:
         if self.session.monitor is not None:
