@@ -110,6 +110,7 @@ def test_a_network_of_the_users_own_trains(tmp_path: Path, monkeypatch: pytest.M
         ),
         ("nots:tiny", "bn", "model must name a function as pkg.module:name, got 'nots:tiny': there is no module nots"),
         ("nets:not_a_function", "bn", "model must name a function as pkg.module:name, got 'nets:not_a_function'"),
+        ("builtins:dict", "bn", "model must name a function whose parameters can be read, got 'builtins:dict'$"),
         ("nets:no_module", "bn", "model must be a function that returns a torch.nn.Module, got 5"),
         ("nets:tiny:depth=3", "bn", "model 'nets:tiny:depth=3' cannot be built: got an unexpected keyword argument"),
         ("nets:fixed", "bn", r"model 'nets:fixed' must return logits of shape \(N, 5\), one tensor, in training, got"),

@@ -106,10 +106,14 @@ def _called(text: str, builder: Any, name: str, settings: dict[str, Any]) -> Any
 
 def _factory(text: str, name: str, classes: int, channels: int, settings: dict[str, Any]) -> nn.Module:
     factory = weights.imported("model", name)
-    parameters = inspect.signature(factory).parameters
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):  # some that are not written in Python have none
+        fail("model", "name a function whose parameters can be read", text)
+    parameters = signature.parameters
     told = {n: classes for n in _CLASSES if n in parameters} | {n: channels for n in _CHANNELS if n in parameters}
     try:
-        inspect.signature(factory).bind(**{**told, **settings})
+        signature.bind(**{**told, **settings})
     except TypeError as error:
         raise InputError(f"model {text!r} cannot be built: {error}") from None
     model = factory(**{**told, **settings})
