@@ -1,5 +1,6 @@
 """Data sets in the hub's layout, from local parquet files: the same code reads them from the hub itself."""
 
+import dataclasses
 import io
 from pathlib import Path
 from typing import Any
@@ -208,3 +209,8 @@ def test_known_sets_must_be_whole(shelf: Path, monkeypatch: pytest.MonkeyPatch) 
     train = data.load("imagenet", data_dir=shelf, image_size=16, workers=0, stream=True).train
     with pytest.raises(InputError, match=r"^the training part of imagenet must hold 21 images, got 20$"):
         list(epoch(train, 0))
+    empty = dataclasses.replace(train.images, rows=train.images.rows.take(0))
+    with pytest.raises(InputError, match=r"^the training part of imagenet must hold 21 images, got 0$"):
+        empty[:2]
+    with pytest.raises(InputError, match=r"^the training part of imagenet must hold 21 images, got at most 12$"):
+        list(empty.decoded(0, 0, 6, start=2))

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icsbound._check import InputError, fail
+from icsbound._check import InputError
 from icsbound.training import seeds
 from icsbound.training.hub import Columns, wrong_label
 from icsbound.training.pictures import Bad, Decoder, Encoded, RandomCrop, decode
@@ -103,11 +103,14 @@ class Stream:
         if self.held_out is not None:
             rows = rows.filter(self.held_out.left)
         shuffled = rows.shuffle(seed=seed, buffer_size=BUFFER).skip(skip)
-        number = skip
-        for number, row in enumerate(itertools.islice(shuffled, self.count - skip), skip):
-            yield encoded(row, self.columns, self.classes, number, f"{self.what}, row {number} of seed {seed}")
-        if number + 1 < self.count:
-            fail(self.what, f"hold {self.count} images", number + 1)
+        seen = skip
+        for row in itertools.islice(shuffled, self.count - skip):
+            yield encoded(row, self.columns, self.classes, seen, f"{self.what}, row {seen} of seed {seed}")
+            seen += 1
+        if seen < self.count:
+            # Where none came, how many of those that were skipped there are is not known.
+            got = f"at most {seen}" if seen == skip > 0 else str(seen)
+            raise InputError(f"{self.what} must hold {self.count} images, got {got}")
 
     def _batches(
         self, rows: Iterator[Encoded], batch_size: int, crop: RandomCrop | None, rank: int = 0, world: int = 1
