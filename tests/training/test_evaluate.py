@@ -5,12 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small import config, few_digits
 
 from icsbound._check import InputError
 from icsbound.report.results import reproduce, table
 from icsbound.training import evaluate as ev
-from icsbound.training import loop, results
+from icsbound.training import folders, loop, results
+from icsbound.training.corruptions import corrupt
 from icsbound.training.evaluate import Conditions, evaluate
 from icsbound.training.score import score
 
@@ -63,14 +65,41 @@ def test_lines_are_written_at_once_and_not_measured_twice(
         evaluate(runs[:1], tmp_path, conditions, progress=stop)
     first = results.read(tmp_path / "results.jsonl")
     assert [(one.shift, one.severity) for one in first] == [("none", 0), ("contrast", 1), ("contrast", 2)]
-    scored: list[str] = []
+    scored: list[int] = []
     whole = ev._scored
-    monkeypatch.setattr(ev, "_scored", lambda *args: scored.append(args[4]) or whole(*args))
+    monkeypatch.setattr(ev, "_scored", lambda *args: scored.append(len(args[1])) or whole(*args))
     lines = evaluate(runs[:1], tmp_path, conditions)
-    assert scored == ["contrast"] * 3
+    assert scored == [40] * 3
     assert lines[:3] == first
     assert results.read(tmp_path / "results.jsonl") == lines
     assert len(lines) == 6
+
+
+def test_pictures_are_decoded_once_for_all_corruptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = torch.randint(256, (14, 16, 16, 3), dtype=torch.uint8)
+    for k, picture in enumerate(pixels):
+        folder = tmp_path / "pictures" / ("train" if k < 8 else "val") / str(k % 2)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture.numpy()).save(folder / f"{k}.png")
+    reading = {"data": "folder", "data_dir": str(tmp_path / "pictures"), "image_size": 16, "in_memory": False}
+    recipe = {"epochs": 1, "batch_size": 4}
+    loop.train(config(monitor=None, workers=0, recipe=recipe, **reading), tmp_path / "run")
+    made, model, splits = ev.load(tmp_path / "run")
+    decoded: list[int] = []
+    picture_of = folders.Files.picture
+
+    def watched(files: folders.Files, index: int) -> Any:
+        decoded.extend([index] if files.split.name == "val" else [])
+        return picture_of(files, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folders.Files, "picture", watched)
+        lines = evaluate([tmp_path / "run"], tmp_path / "table", Conditions(shifts=("contrast", "gaussian_noise:3")))
+    assert sorted(decoded) == list(range(6))
+    for line in lines:
+        images = corrupt(splits.test.images[:], line.shift, line.severity)
+        alone = dataclasses.replace(splits.test, images=images)
+        assert line.accuracy == score(model, alone, ev.normalization(made, splits.train))[1]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -161,6 +162,7 @@ def evaluate(
             if conditions.shift_dir is not None and config.split != "test":
                 fail("shift_dir", "go with runs whose split is 'test': published images are test images", config.split)
             normalize = normalization(config, splits.train, conditions.standardize)
+            shifted = _Shifted(splits.part(config.split), conditions)
             perturb(network, conditions.perturb)
             if conditions.recalibrate:
                 recalibrate(network, splits.train, normalize, conditions.recalibrate, seed=conditions.seed)
@@ -182,7 +184,7 @@ def evaluate(
                 if line.key in known:
                     line = known[line.key]
                 else:
-                    _, accuracy = _scored(network, splits.part(config.split), normalize, conditions, shift, severity)
+                    _, accuracy = _scored(network, shifted.part(shift, severity), normalize, conditions)
                     line = dataclasses.replace(line, accuracy=accuracy, seconds=time.perf_counter() - started)
                     results.append(table, line)
                     known[line.key] = line
@@ -191,13 +193,28 @@ def evaluate(
     return lines
 
 
+class _Shifted:
+    """The part that a run is evaluated on, and that part under every shift."""
+
+    def __init__(self, clean: data.Dataset, conditions: Conditions) -> None:
+        self._clean, self._conditions = clean, conditions
+
+    @functools.cached_property
+    def _images(self) -> Tensor:
+        """The clean images: pictures that are not kept in memory are decoded once for all corruptions."""
+        return self._clean.images[:]
+
+    def part(self, shift: str, severity: int) -> data.Dataset:
+        if shift == "none":
+            return self._clean
+        if self._conditions.shift_dir is not None:
+            return published.part(self._conditions.shift_dir, shift, severity, self._clean)
+        return dataclasses.replace(self._clean, images=corrupt(self._images, shift, severity, self._conditions.seed))
+
+
 def _scored(
-    model: nn.Module, part: data.Dataset, normalize: data.Normalize, conditions: Conditions, shift: str, severity: int
+    model: nn.Module, part: data.Dataset, normalize: data.Normalize, conditions: Conditions
 ) -> tuple[float, float]:
-    if shift != "none" and conditions.shift_dir is not None:
-        part = published.part(conditions.shift_dir, shift, severity, part)
-    elif shift != "none":
-        part = dataclasses.replace(part, images=corrupt(part.images[:], shift, severity, conditions.seed))
     dtype = next(model.parameters()).dtype
     if not conditions.eval_batch:
         with mixed(model, conditions.mix) if conditions.mix else contextlib.nullcontext():
