@@ -62,6 +62,7 @@ def add(commands: Any, arm_help: str, training_flags: Callable[[argparse.Argumen
     evaluate.add_argument(
         "--recalibrate", type=int, default=0, metavar="N", help="estimate statistics anew on N images"
     )
+    evaluate.add_argument("--augment", action="store_true", help="on images changed at random as in training")
     evaluate.add_argument(
         "--eval-batch", type=int, default=0, metavar="N", help="normalize by test batches of N (0: stored)"
     )
@@ -196,6 +197,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         shift_dir=args.shift_dir,
         perturb=args.perturb,
         recalibrate=args.recalibrate,
+        augment=args.augment,
         eval_batch=args.eval_batch,
         by_label=args.by_label,
         mix=args.mix,

@@ -108,6 +108,7 @@ def test_pictures_are_decoded_once_for_all_corruptions(tmp_path: Path, monkeypat
         ({"perturb": "prune:0.9"}, "perturbation", "prune:0.9"),
         ({"perturb": "quantize:2"}, "perturbation", "quantize:2"),
         ({"recalibrate": 32}, "remedy", "recalibrate:32"),
+        ({"recalibrate": 32, "augment": True}, "remedy", "recalibrate:32+augment"),
         ({"mix": 0.5}, "remedy", "mix:0.5"),
         ({"standardize": True}, "remedy", "standardize"),
         ({"eval_batch": 4}, "eval_batch", 4),
@@ -158,6 +159,10 @@ def test_two_runs_are_averaged_by_name(runs: list[Path], tmp_path: Path) -> None
         ({"shifts": ("fog", "fog:3")}, "shifts must name at least one, each once"),
         ({"shifts": ()}, "shifts must name at least one, each once"),
         ({"mix": 0.1, "eval_batch": 4}, "mix must be 0 with an eval_batch"),
+        (
+            {"augment": True},
+            "augment must come with recalibrate: images that are classified stay as they are, got True",
+        ),
         ({"by_label": True}, "by_label must come with an eval_batch"),
         ({"eval_batch": -1}, "eval_batch must be an integer of at least 0, got -1"),
     ],
@@ -192,6 +197,19 @@ def test_runs_that_cannot_be_loaded_are_named(runs: list[Path], tmp_path: Path) 
     (broken / "model.safetensors").write_bytes((runs[2] / "model.safetensors").read_bytes())
     with pytest.raises(InputError, match=r"model.safetensors does not fit the network of config.json"):
         evaluate([broken], tmp_path, Conditions())
+
+
+def test_a_table_that_cannot_be_kept_is_named(runs: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for below in ("", "/table"):
+        with pytest.raises(
+            InputError, match=rf"^out must be a folder that can be written, got '\S*file{below}': (File exists|Not a d)"
+        ):
+            evaluate(runs[:1], f"{tmp_path}/file{below}", Conditions())
+    (tmp_path / "results.jsonl").mkdir()
+    with pytest.raises(InputError, match=r"results\.jsonl cannot be read: Is a directory$"):
+        evaluate(runs[:1], tmp_path, Conditions())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "results.jsonl"]
 
 
 def test_standardizing_undoes_light_and_contrast(tmp_path: Path) -> None:

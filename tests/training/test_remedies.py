@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from icsbound._check import InputError
-from icsbound.training import arms, data, models, remedies
+from icsbound.training import arms, batches, data, models, remedies, seeds
 
 WITH_STATISTICS = ["bn", "unitized", "published", "unitized-1"]
 
@@ -53,6 +53,21 @@ def test_recalibration_is_a_mean_over_batches_and_counts_images() -> None:
         remedies.recalibrate(model, dataset, normalize, 65)
 
 
+def test_statistics_may_be_those_of_augmented_images() -> None:
+    dataset, normalize = digits()
+    model, augment = network("bn"), batches.Augment(shift=9)
+    remedies.recalibrate(model, dataset, normalize, 64, batch_size=64, seed=3, augment=augment)
+    # what moves in is dark, and so are the images on the whole
+    first = model.blocks[0].norms[0]
+    kept = first.running_mean.clone()
+    order = torch.randperm(64, generator=seeds.generator(3, "recalibrate"))
+    ((images, _, _),) = batches.Batches(dataset.take(order), 64, 3, augment).epoch(0)
+    assert float(images.float().mean()) < 0.95 * float(dataset.images.float().mean())
+    torch.testing.assert_close(kept, model.stem(normalize(images, torch.float64)).mean((0, 2, 3)))
+    remedies.recalibrate(model, dataset, normalize, 64, batch_size=64, seed=3)
+    assert (first.running_mean - kept).abs().max() > 0.01
+
+
 @pytest.mark.parametrize("arm", WITH_STATISTICS)
 def test_batch_statistics_leave_no_trace(arm: str) -> None:
     dataset, normalize = digits()
@@ -95,6 +110,13 @@ def test_mixing_with_weight_0_changes_nothing_and_treats_images_one_by_one(arm: 
         torch.testing.assert_close(together, one_by_one)
         assert not torch.allclose(together, plain)
         torch.testing.assert_close(model(x), plain)
+
+
+def test_dense_outputs_have_no_statistics_of_one_sample() -> None:
+    norm = nn.BatchNorm1d(3).eval()
+    said = r"^mix must be 0 for a network that normalizes dense outputs, got 0.5 and an input of shape \(5, 3\): "
+    with remedies.mixed(nn.Sequential(norm), 0.5), pytest.raises(InputError, match=said):
+        norm(torch.randn(5, 3))
 
 
 def test_a_network_without_statistics_is_refused() -> None:

@@ -244,13 +244,18 @@ def refuse_another(folder: Path, values: dict[str, Any], free: tuple[str, ...] =
 
 def claim(folder: Path, values: dict[str, Any]) -> None:
     """Write `values` as the ``config.json`` of `folder`, unless it has one (which `refuse_another` has compared)."""
+    make(folder)
     path = folder / "config.json"
+    if not path.exists():
+        checkpoint.write(path, (json.dumps(values, indent=2) + "\n").encode())
+
+
+def make(folder: Path) -> None:
+    """Make the folder of a run's, and those above it, where they are missing. Raises InputError where it cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"out must be a folder that can be written, got {str(folder)!r}: {error.strerror}") from None
-    if not path.exists():
-        checkpoint.write(path, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def _show(value: Any) -> str:

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from icsbound._check import InputError, fail, one_of, positive_int, real
 from icsbound.training import data, devices, loop, published, results, seeds
-from icsbound.training.config import TrainConfig
+from icsbound.training.config import TrainConfig, make
 from icsbound.training.corruptions import CORRUPTIONS, corrupt
 from icsbound.training.perturb import perturb
 from icsbound.training.progress import Event, Progress, quiet
-from icsbound.training.remedies import batch_statistics, mixed, recalibrate
+from icsbound.training.remedies import AS_THEY_ARE, batch_statistics, mixed, recalibrate
 from icsbound.training.score import score
-from icsbound.training.session import load_splits, network, normalization
+from icsbound.training.session import augmentation, load_splits, network, normalization
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,8 @@ class Conditions:
         of published ones (see `published`), and then bear its name: ``CIFAR-10-C/fog``.
     perturb: "none", "prune:FRACTION", "quantize:BITS" or "average:RUN".
     recalibrate: stored statistics are estimated anew on so many clean training images (0: not), after the weights
-        changed.
+        changed; with `augment` on images shifted, mirrored and cropped at random as in the run's training, which is
+        what its weights are used to.
     eval_batch: images are normalized by the statistics of test batches of so many (0: stored statistics), in random
         order or `by_label`, sorted by class.
     mix: the share of the image's own statistics in each layer's (0: none).
@@ -47,6 +48,7 @@ class Conditions:
     shift_dir: str | None = None
     perturb: str = "none"
     recalibrate: int = 0
+    augment: bool = False
     eval_batch: int = 0
     by_label: bool = False
     mix: float = 0.0
@@ -60,6 +62,8 @@ class Conditions:
         real("mix", self.mix, 0.0, 1.0)
         if self.mix and self.eval_batch:
             fail("mix", "be 0 with an eval_batch, which leaves no stored statistics to mix with", self.mix)
+        if self.augment and not self.recalibrate:
+            fail("augment", "come with recalibrate: images that are classified stay as they are", self.augment)
         if self.by_label and not self.eval_batch:
             fail("by_label", "come with an eval_batch: stored statistics know no order", self.by_label)
 
@@ -94,6 +98,7 @@ class Conditions:
     def remedy(self) -> str:
         """What is done against the shift, for the table."""
         parts = [f"recalibrate:{self.recalibrate}"] if self.recalibrate else []
+        parts += ["augment"] if self.augment else []
         parts += [f"mix:{self.mix:g}"] if self.mix else []
         parts += ["standardize"] if self.standardize else []
         parts += ["by-label"] if self.by_label else []
@@ -151,7 +156,7 @@ def evaluate(
     model is code and not named again by `model`.
     """
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    make(out)
     table = out / "results.jsonl"
     known = {line.key: line for line in results.read(table)}
     lines: list[results.Line] = []
@@ -165,7 +170,15 @@ def evaluate(
             shifted = _Shifted(splits.part(config.split), conditions)
             perturb(network, conditions.perturb)
             if conditions.recalibrate:
-                recalibrate(network, splits.train, normalize, conditions.recalibrate, seed=conditions.seed)
+                augment = augmentation(config.recipe, splits.train) if conditions.augment else AS_THEY_ARE
+                recalibrate(
+                    network,
+                    splits.train,
+                    normalize,
+                    conditions.recalibrate,
+                    seed=conditions.seed,
+                    augment=augment,
+                )
             for number, (shift, severity) in enumerate(cases, 1):
                 started = time.perf_counter()
                 line = results.of_run(

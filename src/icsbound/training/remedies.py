@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from icsbound._check import InputError, positive_int, real
 from icsbound.training import seeds
+from icsbound.training.batches import Augment, Batches
 from icsbound.training.data import Dataset, Normalize
+
+AS_THEY_ARE = Augment()
 
 
 def layers(model: nn.Module) -> list[Any]:
@@ -45,9 +48,17 @@ def batch_statistics(model: nn.Module) -> Iterator[None]:
 
 
 def recalibrate(
-    model: nn.Module, dataset: Dataset, normalize: Normalize, count: int, *, seed: int = 0, batch_size: int = 128
+    model: nn.Module,
+    dataset: Dataset,
+    normalize: Normalize,
+    count: int,
+    *,
+    seed: int = 0,
+    batch_size: int = 128,
+    augment: Augment = AS_THEY_ARE,
 ) -> None:
-    """Estimate the stored statistics of `layers` anew, as means over batches of `count` images drawn from `dataset`.
+    """Estimate the stored statistics of `layers` anew, as means over batches of `count` images drawn from `dataset`,
+    each changed at random as `augment` says.
 
     Dropout stays off. Each layer sees what the layers before it make of the same batch with that batch's statistics.
     """
@@ -66,8 +77,9 @@ def recalibrate(
         layer.train()
     with torch.no_grad():
         # Batches of nearly equal size, so that each counts alike in the mean.
-        for index in order.tensor_split(-(-count // batch_size)):
-            model(normalize(dataset.images[index], dtype))
+        even = -(-count // -(-count // batch_size))
+        for images, _, _ in Batches(dataset.take(order), even, seed, augment).epoch(0):
+            model(normalize(images, dtype))
     model.train(was_training)
     for layer, momentum in zip(chosen, momenta, strict=True):
         layer.momentum = momentum
@@ -79,12 +91,18 @@ def mixed(model: nn.Module, weight: float) -> Iterator[None]:
 
     One image at a time, as in Schneider et al. 2020 (arXiv 2006.16971). Done to the layer's input: with mean m,
     variance v mixed and μ, σ² stored, (x - m)·√((σ² + ε) / (v + ε)) + μ is normalized by μ, σ² to (x - m) / √(v + ε),
-    and what else the layer does stays as it is.
+    and what else the layer does stays as it is. Raises InputError where a layer's input has no positions: one sample
+    then has no statistics of its own.
     """
     real("mix", weight, 0.0, 1.0)
 
     def shift(layer: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         (x,) = inputs
+        if x.ndim < 3:
+            raise InputError(
+                f"mix must be 0 for a network that normalizes dense outputs, got {weight} and an input of shape "
+                f"{tuple(x.shape)}: a sample without positions has no statistics of its own"
+            )
         shape = (1, -1, *[1] * (x.ndim - 2))
         mean, variance = layer.running_mean.view(shape), layer.running_var.view(shape)
         positions = tuple(range(2, x.ndim))

@@ -42,9 +42,7 @@ class Session:
             self._moved(splits.train),
             recipe.batch_size,
             config.seed,
-            batches.Augment(
-                round(recipe.shift * splits.train.images.shape[-1]), recipe.flip, recipe.crop_scale, recipe.crop_ratio
-            ),
+            augmentation(recipe, splits.train),
             self.accelerator.process_index,
             self.accelerator.num_processes,
         )
@@ -182,6 +180,13 @@ def try_out(runs: Iterable[TrainConfig]) -> None:
         if not parts <= tried:
             tried |= parts
             Session(run)
+
+
+def augmentation(recipe: recipes.Recipe, train: data.Dataset) -> batches.Augment:
+    """What `recipe` does at random to the images of the training part."""
+    return batches.Augment(
+        round(recipe.shift * train.images.shape[-1]), recipe.flip, recipe.crop_scale, recipe.crop_ratio
+    )
 
 
 def normalization(config: TrainConfig, train: data.Dataset, standardize: bool = False) -> data.Normalize:
