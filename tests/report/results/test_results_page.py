@@ -253,6 +253,18 @@ def test_a_corruption_at_all_severities_is_named_once() -> None:
     assert "--shift fog snow:1 snow:3 snow:4 snow:5 --out" in commands[0]
 
 
+def test_a_figure_says_whether_its_corruptions_are_the_published_ones(tmp_path: Path) -> None:
+    def basis(*shifts: str) -> str:
+        lines = [one for shift in shifts for k in (1, 2) for one in table(shift=shift, severity=k)]
+        found = load(written(tmp_path / f"{len(shifts)}-{shifts[0].count('/')}.jsonl", lines))
+        (figure,) = conditions.severity(found, found.groups[0], "robust")
+        return figure.basis
+
+    assert basis("fog").startswith("Corruptions of the test split, regenerated, the same")
+    assert basis("CIFAR-10-C/fog").startswith("Corruptions of the test split, as published, the same")
+    assert "split, regenerated where no folder is named, the same" in basis("fog", "CIFAR-10-C/fog")
+
+
 def test_arms_with_values_of_their_own_are_compared_and_told(tmp_path: Path) -> None:
     lines = [one for arm, lr in (("bn", 0.1), ("gn", 0.4)) for one in table(arms=(arm,), lr=lr, per_arm=["lr"])]
     found = load(written(tmp_path / "results.jsonl", lines))

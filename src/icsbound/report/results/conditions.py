@@ -35,7 +35,8 @@ def severity(table: Table, group: Group, name: str) -> list[Figure]:
                 section=name,
                 title="Accuracy against severity of a corruption" + (f": {case}" if case else ""),
                 reading="Line: mean over seeds; band: lowest to highest seed. Severity 0 is the clean images.",
-                basis=f"Corruptions of the {group['split']} split, regenerated, the same for every run; {_seeds(own)}.",
+                basis=f"Corruptions of the {group['split']} split, {_origin(shifts)}, the same for every run; "
+                f"{_seeds(own)}.",
                 alt="Accuracy at the highest severity: "
                 + "; ".join(f"{row.arm}, {row.shift}: {row.mean:.1f} %" for row in last.itertuples())
                 + ".",
@@ -183,6 +184,14 @@ def batch_sizes(table: Table) -> list[Figure]:
             )
         )
     return found
+
+
+def _origin(shifts: list[str]) -> str:
+    """Where corrupted images come from: those of a published folder bear its name, the others were made anew."""
+    published = ["/" in shift for shift in shifts]
+    if all(published):
+        return "as published"
+    return "regenerated where no folder is named" if any(published) else "regenerated"
 
 
 def _case(**parts: Any) -> str:
