@@ -76,7 +76,7 @@ def test_ctrl_c_leaves_a_page_of_what_was_measured(
                 signal.raise_signal(signal.SIGINT)
             yield point
 
-    monkeypatch.setitem(STUDIES, "dimension", Study("dimension", whole.claim, stopped, 3))
+    monkeypatch.setitem(STUDIES, "dimension", Study("dimension", stopped, 3))
     assert run("study", "dimension", "--out", tmp_path / "s", "--quiet") == 130
     said = capsys.readouterr().err
     assert f"go on with: icsbound study --resume {tmp_path / 's'}" in said

@@ -33,7 +33,7 @@ def three_points(seed: int, setting: Setting) -> Iterator[PointRecord]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(STUDIES, "noise", Study("noise", "a claim", three_points, 3))
+    monkeypatch.setitem(STUDIES, "noise", Study("noise", three_points, 3))
     CALLS.clear()
 
 
@@ -69,7 +69,7 @@ def test_a_study_that_was_stopped_keeps_its_points_and_goes_on(
                 signal.raise_signal(caught)
             yield point
 
-    monkeypatch.setitem(STUDIES, "noise", Study("noise", "a claim", stopped, 3))
+    monkeypatch.setitem(STUDIES, "noise", Study("noise", stopped, 3))
     out = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt if caught == signal.SIGINT else SystemExit) as stop:
         run(config, out)
@@ -81,7 +81,7 @@ def test_a_study_that_was_stopped_keeps_its_points_and_goes_on(
     assert sum(isinstance(r, PointRecord) for r in kept) == 5
     assert sum(isinstance(r, SeedRecord) for r in kept) == 1
 
-    monkeypatch.setitem(STUDIES, "noise", Study("noise", "a claim", three_points, 3))
+    monkeypatch.setitem(STUDIES, "noise", Study("noise", three_points, 3))
     CALLS.clear()
     run(StudyConfig.load(out), out)
     assert set(CALLS) == {7}

@@ -29,7 +29,6 @@ class Study:
     """
 
     name: str
-    claim: str
     points: Callable[[int, Setting], Iterator[PointRecord]]
     seeds: int
     trains: bool = False
