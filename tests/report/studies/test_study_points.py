@@ -9,7 +9,6 @@ import pytest
 
 from icsbound.records import PointRecord, Record
 from icsbound.report.intervals import student
-from icsbound.report.studies import points
 
 
 def only(*lines: list[Record]) -> pd.DataFrame:
@@ -99,5 +98,8 @@ def test_true_predictions_are_rarely_contradicted_however_many_there_are() -> No
 def test_seeds_that_are_missing_are_known() -> None:
     lines = made.whole("noise", made.curve("noise", "a", "c", [1.0], lambda x: x), finished=2)
     found = made.studies(lines)
+    assert found.finished["noise"] == [0, 1]
     assert found.missing("noise") == [2, 3, 4]
-    assert points.AGREES != points.CONTRADICTS
+    # The points of seeds that were cut short count all the same.
+    assert list(found.means["seeds"]) == [5]
+    assert made.studies(made.whole("noise")).missing("noise") == []
