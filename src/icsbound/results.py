@@ -108,8 +108,12 @@ def read(path: Path) -> list[Line]:
     """The lines of the file at `path`, none where there is no file. A line cut short is left out, with a warning."""
     if not path.exists():
         return []
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
     found = []
-    for number, text in enumerate(path.read_bytes().split(b"\n"), 1):
+    for number, text in enumerate(content.split(b"\n"), 1):
         if not text:
             continue
         try:
