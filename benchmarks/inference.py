@@ -13,6 +13,8 @@ bound above W1   a held-out bound minus its quantile of errors exceeds W1, which
 moved too far    p <= level for "W1 is more than it is", by the smallest of the three tails, as a verdict takes it.
 discoveries      the mean share of false ones among all that `control` calls moved, 20 layers of which 10 moved,
                  all on the same inputs. Layers that did not move are as in "false alarm".
+step alarm       any of the 10 that did not move is called moved where these alone are judged together, as a monitor
+                 judges the layers of one step.
 E[EM_n] missed   its two-sided interval around one distance does not hold it; E[EM_n] is the mean over the trials.
 
 A line is broken, and the exit code 1, where the whole interval lies above what was promised. The last kind rests on
@@ -144,9 +146,11 @@ def bounds(seeds: range, n: int, d: int, level: float) -> Iterator[Line]:
         yield line("moved too far", law, n, d, [one.p_above(w1) <= level for one in found], level)
 
 
-def discoveries(seeds: range, n: int, d: int, rate: float) -> Line:
-    """The mean share of false discoveries; its interval is that of a mean, by the normal approximation."""
-    shares = []
+def discoveries(seeds: range, n: int, d: int, rate: float) -> Iterator[Line]:
+    """The mean share of false discoveries, its interval that of a mean, by the normal approximation; and the share of
+    trials with any false alarm among the layers that did not move.
+    """
+    shares, alarms = [], []
     for seed in seeds:
         draws, shifts = Draws(seed), []
         common = draws.unmoved(n, d, 0.7)
@@ -156,10 +160,12 @@ def discoveries(seeds: range, n: int, d: int, rate: float) -> Line:
             shifts.append(shift_report(a, b + (0.6 / math.sqrt(d) if layer % 2 else 0.0)))
         moved = [layer for layer, verdict in enumerate(control(shifts, rate)) if verdict.text == "moved"]
         shares.append(sum(layer % 2 == 0 for layer in moved) / max(1, len(moved)))
+        alarms.append(any(verdict.text == "moved" for verdict in control(shifts[::2], rate)))
     mean = statistics.fmean(shares)
     quantile = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
     half = quantile * statistics.stdev(shares) / math.sqrt(len(shares))
-    return Line("discoveries", f"{LAYERS} layers", n, d, len(shares), mean, mean - half, mean + half, rate)
+    yield Line("discoveries", f"{LAYERS} layers", n, d, len(shares), mean, mean - half, mean + half, rate)
+    yield line("step alarm", f"{LAYERS // 2} layers", n, d, alarms, rate)
 
 
 def intervals(seeds: range, n: int, d: int, level: float) -> Line:
@@ -195,7 +201,7 @@ def main(argv: list[str] | None = None) -> int:
             for found in (
                 *false_alarms(seeds, n, d, options.level, options.digits),
                 *bounds(seeds, n, d, options.level),
-                discoveries(range(seeds.start, seeds.start + max(2, options.trials // 10)), n, d, options.level),
+                *discoveries(range(seeds.start, seeds.start + max(2, options.trials // 10)), n, d, options.level),
                 intervals(seeds, n, d, options.level),
             ):
                 lines.append(found)
