@@ -153,15 +153,15 @@ def test_moments_below_their_least_fail() -> None:
     assert "measured 0.700, predicted at least 0.850" in text or "measured 0.70" in text
 
 
-def alpha(end: float, *, frozen: float = 0.95, trained: float = 0.97) -> tuple[str, str]:
+def alpha(end: float, *, frozen: float = 0.95, trained: float = 0.97, own: str = "trained") -> tuple[str, str]:
     def ends(name: str, value: float) -> list[Record]:
         return made.curve("alpha", "accuracy", name, [0], lambda x: value, noise=0.001)
 
     return verdict(
         "alpha",
-        made.curve("alpha", "alpha", "trained", (0, 100), lambda step: 0.45 if step else 0.5, noise=0.002),
-        made.curve("alpha", "reach", "trained", (0, 100), lambda step: end if step else 0.0),
-        ends("trained", trained),
+        made.curve("alpha", "alpha", own, (0, 100), lambda step: 0.45 if step else 0.5, noise=0.002),
+        made.curve("alpha", "reach", own, (0, 100), lambda step: end if step else 0.0),
+        ends(own, trained),
         ends("frozen at 0.5", frozen),
         ends("batch scope", 0.99),
     )
@@ -181,6 +181,13 @@ def test_alpha() -> None:
     word, text = alpha(0.4, frozen=0.97)
     assert word == "not resolved"
     assert "Training alpha is not told apart from alpha frozen at 0.5." in text
+
+
+def test_alpha_is_judged_at_ten_times_the_rate_where_there_is_no_other() -> None:
+    word, text = alpha(0.4)
+    faster, said = alpha(0.4, own="trained, rate × 10")
+    assert faster == word == "holds"
+    assert said == "Alpha was trained at ten times its rate alone. " + text
 
 
 @pytest.mark.parametrize(("raw", "word"), [(0.8, "holds"), (0.95, "fails"), (0.9, "not resolved")])

@@ -12,6 +12,7 @@ from icsbound.report.wording import count, listed, number, percent, points, time
 
 NEGLIGIBLE = 0.05  # a share of the shift below which it does not matter
 STILL = 0.01  # a change of alpha below which no channel trained
+FASTER = "trained, rate × 10"  # the curve of alpha at ten times its rate
 
 
 def reduction(studies: Studies) -> tuple[str, str]:
@@ -66,25 +67,26 @@ def moments(studies: Studies) -> tuple[str, str]:
 
 def alpha(studies: Studies) -> tuple[str, str]:
     """Whether alpha moves, and whether accuracy is higher for it than with alpha frozen."""
-    course, reach = (values(studies, "alpha", panel, "trained") for panel in ("alpha", "reach"))
     accuracy = {
         str(curve): rows.set_index("seed")["value"]
         for curve, rows in studies.by_seed("alpha", "accuracy").groupby("curve", sort=False)
     }
-    if course.empty or reach.empty or "trained" not in accuracy:
+    # Runs of the user's may all have the higher rate.
+    trained = "trained" if "trained" in accuracy else FASTER
+    course, reach = (values(studies, "alpha", panel, trained) for panel in ("alpha", "reach"))
+    if course.empty or reach.empty or trained not in accuracy:
         return OPEN, "No network with a trained alpha was measured."
     moved, farthest = student(course.iloc[:, -1] - course.iloc[:, 0]), student(reach.iloc[:, -1])
-    text = f"In each layer, the channel of alpha that moved most is {power(farthest)} from its start in the end, mean "
+    text = "Alpha was trained at ten times its rate alone. " if trained == FASTER else ""
+    text += f"In each layer, the channel of alpha that moved most is {power(farthest)} from its start in the end, mean "
     text += f"over layers; the mean over channels moved by {power(moved)}. "
-    faster = values(studies, "alpha", "reach", "trained, rate × 10")
-    if len(faster):
+    faster = values(studies, "alpha", "reach", FASTER)
+    if len(faster) and trained != FASTER:
         text += f"At ten times the rate the farthest channel went {power(student(faster.iloc[:, -1]))}. "
     scope = values(studies, "alpha", "reach", "batch scope")
     if len(scope):
         text += f"With batch scope, where alpha is a gain alone, it went {power(student(scope.iloc[:, -1]))}. "
-    gains = {
-        curve: student((accuracy["trained"] - own).dropna()) for curve, own in accuracy.items() if curve != "trained"
-    }
+    gains = {curve: student((accuracy[trained] - own).dropna()) for curve, own in accuracy.items() if curve != trained}
     if gains:
         text += "Accuracy with alpha trained, less that of the control: "
         text += "; ".join(f"{curve}, {points(gain)}" for curve, gain in gains.items()) + ". "
