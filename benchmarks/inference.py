@@ -30,6 +30,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -98,7 +99,7 @@ class Draws:
 def unmoved_laws(digits: bool) -> dict[str, Callable[[Draws, int, int], tuple[Tensor, Tensor]]]:
     """By name: two clouds (n, d) of one law."""
     laws: dict[str, Callable[[Draws, int, int], tuple[Tensor, Tensor]]] = {
-        f"Gaussian, rows correlated {c:g}": lambda draws, n, d, c=c: draws.unmoved(n, d, c) for c in (0.995, 0.7, 0.0)
+        f"Gaussian, rows correlated {c:g}": partial(Draws.unmoved, correlation=c) for c in (0.995, 0.7, 0.0)
     }
     laws["rectified"] = Draws.rectified
     if digits:
@@ -116,7 +117,7 @@ def layer_of_digits() -> Tensor:
 
     splits = data.load("digits")
     model = models.build("resnet8:width=4", classes=10, channels=1, norm=nn.BatchNorm2d)
-    images = data.Normalize.of(splits.train)(torch.cat([splits.train.images, splits.test.images]))
+    images = data.Normalize.of(splits.train)(torch.cat([splits.train.images[:], splits.test.images[:]]))
     return capture(model, images, "norm", view="pooled", law="train", batch_size=len(images))["norm"].double()
 
 

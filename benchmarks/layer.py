@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,7 +87,7 @@ class Composite(nn.Module):
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
-        self.layer = layer
+        self.layer: Any = layer
 
     def forward(self, x: Tensor) -> Tensor:
         m = self.layer
@@ -125,7 +126,7 @@ def candidates(shape: tuple[int, ...], relu: bool, compiled: bool, others: bool)
     def plain(layer: nn.Module) -> nn.Module:
         return ThenReLU(layer) if relu else layer
 
-    def ours(**settings: object) -> nn.Module:
+    def ours(**settings: Any) -> nn.Module:
         return UNITIZED[len(shape)](C, activation="relu" if relu else None, **settings)
 
     found = {"batch norm": plain(BATCH_NORM[len(shape)](C)), "ours": ours(), "ours, position": ours(scope="position")}
@@ -165,7 +166,7 @@ def peak_bytes(step: Callable[[], object]) -> int:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
     held = peak = 0
-    events = profile.profiler.kineto_results.events()  # type: ignore[union-attr]
+    events = profile.profiler.kineto_results.events()
     for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
         held += event.nbytes()
         peak = max(peak, held)

@@ -26,6 +26,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -137,11 +138,11 @@ def passes(shape: tuple[int, ...], dtype: torch.dtype, layout: str, device: str,
     K, (a, b, c) = torch.randn(C, device=device), torch.randn(3, N, C, device=device)
     for _ in range(sets):
         x, dy = tensors(shape, dtype, layout, device, 2)
-        found["clone"].append(lambda x=x: torch.clone(x))
-        found["moments"].append(lambda x=x: primitives.group_moments(x, K))
-        found["affine"].append(lambda x=x: primitives.row_affine(x, K, a, b, relu=True))
-        found["dots"].append(lambda x=x, dy=dy: primitives.group_dots(dy, x, K))
-        found["affine2"].append(lambda x=x, dy=dy: primitives.row_affine2(dy, x, K, a, b, c))
+        found["clone"].append(partial(torch.clone, x))
+        found["moments"].append(partial(primitives.group_moments, x, K))
+        found["affine"].append(partial(primitives.row_affine, x, K, a, b, relu=True))
+        found["dots"].append(partial(primitives.group_dots, dy, x, K))
+        found["affine2"].append(partial(primitives.row_affine2, dy, x, K, a, b, c))
     return found
 
 
@@ -187,7 +188,7 @@ def steps(layer: nn.Module, buffers: Sequence[tuple[Tensor, Tensor]]) -> list[Ca
     def step(x: Tensor, dy: Tensor) -> object:
         return torch.autograd.grad(layer(x), [x, *parameters], dy)
 
-    return [lambda x=x, dy=dy: step(x, dy) for x, dy in buffers]
+    return [partial(step, x, dy) for x, dy in buffers]
 
 
 def rows_of_layers(

@@ -81,8 +81,8 @@ def folded(model: nn.Sequential) -> nn.Sequential:
     """`model` for evaluation, every batch norm folded into the convolution before it."""
     parts = [m for m in model.modules() if isinstance(m, nn.Sequential)]
     for part in parts:
-        for i, conv in enumerate(part[:-1]):
-            norm = part[i + 1]
+        for i in range(len(part) - 1):
+            conv, norm = part[i], part[i + 1]
             inner = norm.layer if isinstance(norm, ThenReLU) else norm
             if isinstance(conv, nn.Conv2d) and isinstance(inner, nn.BatchNorm2d):
                 part[i] = fuse_conv_bn_eval(conv.eval(), inner.eval())
@@ -124,7 +124,9 @@ def measure(layout: str, mode: str, batch: int, compiled: bool, seconds: float) 
     form = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     torch.manual_seed(1)
     x, labels = torch.randn(batch, 3, 32, 32).contiguous(memory_format=form), torch.randint(10, (batch,))
-    models = {name: model.to(memory_format=form) for name, model in candidates(mode, compiled).items()}
+    models = candidates(mode, compiled)
+    for model in models.values():
+        model.to(memory_format=form)  # type: ignore[call-overload]  # torch leaves it out of the types
     steps = {name: step_of(model, x, labels, mode) for name, model in models.items()}
     for step in steps.values():
         step()

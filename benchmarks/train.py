@@ -147,8 +147,7 @@ def main() -> None:
         start = clock()
         records = monitor.step(run.session.steps)  # always on the schedule: the last step of the run
         seconds = clock() - start
-        speed = statistics.median(rows[arm]["images/s"])
-        whole = run.session.steps * base.recipe.batch_size / speed
+        whole = run.session.steps * base.recipe.batch_size / statistics.median(rows[arm]["images/s"])
         found[arm] = {
             **{name: quartiles(values) for name, values in rows[arm].items()},
             "monitor seconds a capture": seconds,

@@ -105,7 +105,7 @@ def behaviour(model: nn.Module, x: tuple[Tensor, ...]) -> dict[str, Tensor]:
     outputs = tensors(model.train()(*x))
     for i, y in enumerate(outputs):
         found[f"training {i}"] = y.detach().clone()
-    sum(y.square().mean() for y in outputs).backward()
+    torch.stack([y.square().mean() for y in outputs]).sum().backward()
     for name, p in model.named_parameters():
         if p.grad is not None and not name.endswith(".alpha"):
             found[f"gradient of {name}"] = p.grad
