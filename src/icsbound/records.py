@@ -126,11 +126,16 @@ class ShiftRecord(Place):
 
 @dataclass(frozen=True, kw_only=True)
 class VerdictRecord(Place):
-    """The judgement on one distance among all of its measurement, written when all of them are known."""
+    """The judgement on one distance among all that are judged together, written when all of them are known.
+
+    Those are all of a finished measurement, and all of one step where a monitor judges while a network trains: `rate`
+    then holds at every step, and over many steps more false ones may come together.
+    """
 
     kind: ClassVar[str] = "verdict"
     verdict: str  # "moved", "below the floor" or "not resolved"
-    p: float  # adjusted for the number of distances
+    p: float  # adjusted for the distances judged together
+    among: int  # how many these are
     rate: float  # the false discovery rate that "moved" keeps
     smallest: float  # what counts as a shift, in units of the spread of the first cloud; 0: any
 

@@ -1,6 +1,7 @@
 """The monitor's records are distances between captures, on schedule, and training does not notice it."""
 
 import copy
+import dataclasses
 import math
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ import networks
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.stats import false_discovery_control
 from torch import nn
 
 from icsbound import records
@@ -17,7 +19,7 @@ from icsbound.measure import bounds, schedules
 from icsbound.measure import monitor as monitor_module
 from icsbound.measure.capture import capture
 from icsbound.measure.emd import emd
-from icsbound.measure.entries import layer_record
+from icsbound.measure.entries import judged, layer_record
 from icsbound.measure.floor import control, shift_report
 from icsbound.measure.monitor import ICSMonitor
 from icsbound.measure.schedules import Budget
@@ -249,7 +251,7 @@ def test_verdicts_follow_the_distances() -> None:
     verdicts = [record for record in found if isinstance(record, VerdictRecord)]
     places = [[(r.layer, r.view, r.step_a, r.step_b) for r in rows] for rows in (exact, said, verdicts)]
     assert places[0] == places[1] == places[2]
-    assert {(v.rate, v.smallest) for v in verdicts} == {(0.2, 0.1)}
+    assert {(v.rate, v.smallest, v.among) for v in verdicts} == {(0.2, 0.1, 6)}
 
 
 def test_verdicts_are_those_of_the_clouds() -> None:
@@ -268,6 +270,53 @@ def test_verdicts_are_those_of_the_clouds() -> None:
     assert [(r.floor, r.error, r.p) for r in said] == [(s.floor, s.error, s.held_out.p) for s in shifts]
     verdicts = [(r.verdict, r.p) for r in found if isinstance(r, VerdictRecord)]
     assert verdicts == [(v.text, v.p) for v in control(shifts)]
+    assert all(p >= min(1.0, s.p()) for (_, p), s in zip(verdicts, shifts, strict=True))
+    assert verdicts != [(s.verdict().text, s.p()) for s in shifts]  # what each would be if it were judged alone
+
+
+class Drawn(nn.Module):
+    """Outputs of one law that are drawn anew at every step: whatever is called moved is a false alarm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seed", torch.zeros(1, dtype=torch.int64))
+        self.layers = nn.ModuleList(nn.Identity() for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Three layers' outputs (n, 1)."""
+        g = torch.Generator().manual_seed(int(self.seed))
+        for layer in self.layers:
+            x = layer(torch.randn(len(x), 1, generator=g, dtype=torch.float64))
+        return x
+
+
+def test_steps_are_judged_one_by_one_and_a_whole_training_together() -> None:
+    """A network that stands still raises a false alarm at no more than a share of the steps."""
+    model, steps, rate = Drawn(), 20, 0.3
+    monitor = ICSMonitor(
+        model, torch.zeros(16, 1), layers=nn.Identity, every=1, views="sample", verdicts=True, rate=rate
+    )
+    found = []
+    for step in range(steps + 1):
+        model.seed.fill_(step)
+        found += monitor.step(step)
+    raw = [r for r in found if isinstance(r, ShiftRecord)]
+    live = [r for r in found if isinstance(r, VerdictRecord)]
+    for step in range(1, steps + 1):
+        alone = false_discovery_control([r.p for r in raw if r.step_b == step], method="by")
+        assert [r.p for r in live if r.step_b == step] == pytest.approx(list(alone))
+    alarms = {r.step_b for r in live if r.verdict == "moved"}
+    assert len(alarms) <= rate * steps + 3 * math.sqrt(rate * (1 - rate) * steps)
+    together = judged(found, rate)
+    assert [r.p for r in together] == pytest.approx(list(false_discovery_control([r.p for r in raw], method="by")))
+    assert [(r.layer, r.step_a, r.step_b) for r in together] == [(r.layer, r.step_a, r.step_b) for r in raw]
+    assert {r.among for r in live} == {3}
+    assert {r.among for r in together} == {3 * steps}
+    one = [r for r in found if getattr(r, "step_b", None) == 7]
+    assert judged(one, rate) == [r for r in one if isinstance(r, VerdictRecord)]  # of one step, what the monitor said
+    bracket = [dataclasses.replace(r, value=None) if isinstance(r, DistanceRecord) else r for r in one]
+    with pytest.raises(InputError, match="distance must be exact to be judged, got 'exact: "):
+        judged(bracket)
 
 
 def test_an_alert_may_stop_the_training_and_the_monitor_goes_on() -> None:
@@ -398,6 +447,19 @@ def test_clouds_on_disk_give_the_same_records(tmp_path: Path) -> None:
 def test_bad_arguments_are_named_at_once(arguments, message) -> None:
     with pytest.raises(InputError, match=message):
         ICSMonitor(networks.cnn(), networks.images(2), **arguments)
+
+
+def test_a_probe_too_large_for_exact_distances_is_refused_before_the_training() -> None:
+    model, probe, passes = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1)), torch.randn(30_000, 2), []
+    model.register_forward_pre_hook(lambda module, args: passes.append(len(args[0])))
+    message = "probe must hold at most 23,170 inputs for exact distances, got 30,000, .* would take 7,200,000,000 bytes"
+    with pytest.raises(InputError, match=message):
+        ICSMonitor(model, probe)
+    assert passes == [2]
+    assert ICSMonitor(model, probe, every=None, cheap_every=1, batch_size=30_000).step(0)
+    one = ICSMonitor(model, probe, layers="1", every=1, batch_size=30_000)  # on the line sorting does
+    one.step(0)
+    assert distances(one.step(1))[0].value == 0
 
 
 def test_a_step_that_is_no_step() -> None:

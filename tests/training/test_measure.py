@@ -341,6 +341,13 @@ def bad(**changes: Any) -> tuple[dict[str, Any], str]:
         bad(checkpoints=("FILE", "FILE"), arm="bn", says="must fit the network, but holds the unknown 'blocks.*alpha'"),
         bad(checkpoints=("FILE", "FILE"), model="MODULE:other", says="must fit the network, but lacks"),
         bad(checkpoints=("TINY", "TINY"), model="MODULE:make", says="^model must run on the probe: the model raised R"),
+        bad(
+            checkpoints=("TINY", "TINY"),
+            model="MODULE:make",
+            data="MODULE:tokens",
+            probe=30_000,
+            says="^probe must hold at most 23,170 inputs for exact distances, got 30,000, .* 7,200,000,000 bytes",
+        ),
         bad(checkpoints=("RUN", "EMPTY"), says="must be the folder of a finished run; icsbound train --resume"),
         bad(checkpoints=("EMPTY",), says="must be the folder of a run, and holds no config.json"),
         bad(checkpoints=("FILE", "FILE"), model="MODULE:wrong", says="^model must be a function that returns a torch"),

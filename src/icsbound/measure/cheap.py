@@ -45,7 +45,7 @@ def cheap_bracket(a: Tensor, b: Tensor) -> CheapBracket:
     shift, trace = torch.zeros(2, dtype=torch.float64, device=device)
     width = max(1, BLOCK_BYTES // (8 * n))
     for start in range(0, d, width):
-        x, y = (z[:, start : start + width].to(device, torch.float64).mul(unit) for z in (a, b))
+        x, y = (z[:, start : start + width].to(device).to(torch.float64).mul(unit) for z in (a, b))
         displacement += (x - y).square_().sum(1)
         pivot = x[0].clone()
         x -= pivot

@@ -6,7 +6,7 @@ Shapes: a is (n, d), b is (m, d); the cost matrix is (n, m) with entries |a_i - 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +36,15 @@ def refuse_too_large(n: int, m: int, max_bytes: int) -> None:
             f"max_bytes must be at least {8 * n * m:,} for the cost matrix of {n} x {m} rows, got {max_bytes:,}; a "
             "subsample of the rows needs less, and icsbound.bounds.bracket(a, b, quadratic=False) and "
             "icsbound.measure.estimates.sliced need no matrix"
+        )
+
+
+def refuse_large_probe(n: int, widths: Iterable[int]) -> None:
+    """Raise InputError if exact distances between clouds of n inputs, of these `widths`, would be refused later on."""
+    if n > LARGEST and any(d > 1 for d in widths):  # on the line no matrix is needed
+        raise InputError(
+            f"probe must hold at most {LARGEST:,} inputs for exact distances, got {n:,}, whose cost matrix would take "
+            f"{8 * n * n:,} bytes; a monitor with every=None and cheap_every takes brackets alone"
         )
 
 
@@ -94,7 +103,7 @@ class Pair:
         )
 
     def _raw(self, rows: Tensor) -> Tensor:
-        return rows.to(self.x.device, torch.float64) * 2.0**-self.first
+        return rows.to(self.x.device).to(torch.float64) * 2.0**-self.first  # MPS casts before it copies
 
     def centred(self, point: Tensor) -> Tensor:
         """A point of the clouds' space in the coordinates of `x` and `y`."""
@@ -110,7 +119,7 @@ def pair(a: Tensor, b: Tensor) -> Pair:
     """Centre and scale two clouds jointly. Devices without float64 are left for the CPU."""
     device = a.device if a.device.type != "mps" else torch.device("cpu")
     first = _exponent(max(float(a.abs().max()), float(b.abs().max())))
-    x, y = (z.to(device, torch.float64, copy=True).mul_(2.0**-first) for z in (a, b))
+    x, y = (z.to(device).to(torch.float64, copy=True).mul_(2.0**-first) for z in (a, b))
     pivot = x[0].clone()  # subtracting one row first is exact where a column is large and constant
     x.sub_(pivot)
     y.sub_(pivot)

@@ -65,7 +65,8 @@ def emd(
     Args:
         a: cloud (n, d) of any floating dtype, on any device; computed in float64. The cost matrix and the certificate
             of the identity are computed on that device (on the CPU for one without float64); where a solver must
-            finish, the matrix is copied to the CPU. `matching`, `u` and `v` are on the device of the clouds.
+            finish, the matrix is copied to the CPU. `matching` is on the device of the clouds, and so are `u` and `v`
+            unless that has no float64.
         b: cloud (m, d) on the same device. With m = n and no weights the result has a matching; otherwise general
             transport is solved (by POT, ``pip install 'icsbound[emd]'``; for d = 1 by sorting).
         weights_a: nonnegative weights (n) of the rows of `a`, normalized to sum 1; uniform where None.
@@ -163,7 +164,7 @@ def _result(
         paired = None if paired is None else math.ldexp(paired, pair.exponent)
     except OverflowError:
         raise InputError("a and b must lie closer together: their distance exceeds the largest float64") from None
-    u, v = (costs.rescaled(z.to(pair.a.device), pair.exponent) for z in (proof.u, proof.v))
+    u, v = (costs.rescaled(z.to(pair.x.device), pair.exponent) for z in (proof.u, proof.v))
     n, d = pair.a.shape
     result = EMDResult(value, lower, value - lower, paired, matching, n, d, estimator, u, v, scale)
     if result.certified:

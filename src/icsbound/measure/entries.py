@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import fields
 
 import torch
 from torch import nn
 
+from icsbound._check import fail
 from icsbound.measure.cheap import CheapBracket
 from icsbound.measure.emd import EMDResult
-from icsbound.measure.floor import Shift, Verdict
-from icsbound.records import DistanceRecord, LayerRecord, ShiftRecord, VerdictRecord
+from icsbound.measure.floor import LEVEL, Estimate, HeldOut, Shift, Verdict, control
+from icsbound.records import DistanceRecord, LayerRecord, Record, ShiftRecord, VerdictRecord
 from icsbound.records import Place as Place
 
 
-def place_of(record: DistanceRecord) -> Place:
-    """Where a distance was taken."""
+def place_of(record: Place) -> Place:
+    """Where a distance was taken that a record is about."""
     return Place(**{field.name: getattr(record, field.name) for field in fields(Place)})
 
 
@@ -66,11 +68,55 @@ def shift_record(place: Place, shift: Shift, seconds: float) -> ShiftRecord:
     )
 
 
-def verdict_record(place: Place, verdict: Verdict) -> VerdictRecord:
-    """The judgement on a distance among all that were judged with it."""
+def verdict_record(place: Place, verdict: Verdict, among: int) -> VerdictRecord:
+    """The judgement on a distance among so many that were judged together."""
     return VerdictRecord(
-        **vars(place), verdict=verdict.text, p=verdict.p, rate=verdict.level, smallest=verdict.smallest
+        **vars(place), verdict=verdict.text, p=verdict.p, among=among, rate=verdict.level, smallest=verdict.smallest
     )
+
+
+def shift_of(distance: DistanceRecord, said: ShiftRecord) -> Shift:
+    """The shift that two records tell of, without the matching and the potentials, which no record holds.
+
+    Raises InputError for a distance of which there is the bracket alone.
+    """
+    if distance.value is None or distance.lower is None:
+        fail("distance", "be exact to be judged", distance.estimator)
+    none = torch.empty(0, dtype=torch.float64)
+    em = EMDResult(
+        value=distance.value,
+        lower=distance.lower,
+        gap=distance.value - distance.lower,
+        paired=distance.paired,
+        matching=None,
+        n=distance.n,
+        d=distance.d,
+        estimator=distance.estimator,
+        u=none,
+        v=none,
+        scale=0.0,
+    )
+    held = HeldOut(
+        potential=Estimate(said.potential, said.potential_error),
+        shift=Estimate(said.shift, said.shift_error),
+        norm=Estimate(said.norm, said.norm_error),
+    )
+    return Shift(em=em, error=said.error, floor=said.floor, disjoint=said.disjoint, held_out=held, spread=said.spread)
+
+
+def judged(lines: Iterable[Record], rate: float = LEVEL, smallest: float = 0.0) -> list[VerdictRecord]:
+    """New verdicts on all distances in `lines` together, such as a monitor's records of a whole training.
+
+    What the monitor said while it ran was judged step by step; here the false discovery rate is kept over layers,
+    views and steps at once (`icsbound.control`). Of the records, those with a `ShiftRecord` are judged.
+    """
+    lines = list(lines)
+    distances = {place_of(line): line for line in lines if isinstance(line, DistanceRecord)}
+    shifts = {
+        place_of(line): shift_of(distances[place_of(line)], line) for line in lines if isinstance(line, ShiftRecord)
+    }
+    verdicts = control(list(shifts.values()), rate, smallest)
+    return [verdict_record(place, one, len(shifts)) for place, one in zip(shifts, verdicts, strict=True)]
 
 
 def layer_record(run: str, layer: str, step: int, module: nn.Module, positions: int | None) -> LayerRecord | None:

@@ -12,9 +12,10 @@ from torch import nn
 
 from icsbound import _check
 from icsbound._check import InputError
-from icsbound.measure.capture import Probe, Settings, prepare, snapshot
+from icsbound.measure.capture import Probe, Settings, prepare, snapshot, trial
 from icsbound.measure.cheap import cheap_bracket
 from icsbound.measure.collector import Snapshot
+from icsbound.measure.cost import LARGEST, refuse_large_probe
 from icsbound.measure.emd import emd
 from icsbound.measure.entries import Place, distance_record, layer_record, shift_record, verdict_record
 from icsbound.measure.floor import LEAST_ROWS, LEVEL, Shift, control, shift_report
@@ -50,8 +51,10 @@ class ICSMonitor:
     sink: called with each record as soon as it is known, so that an interruption loses none; such as
         `icsbound.records.Writer(path).write`, or a sequence of such callables.
     verdicts: also judge every exact distance: a `ShiftRecord` follows each, and `VerdictRecord`s come when all of the
-        step are known, with the false discovery rate over the layers and views of that step kept at `rate`. It takes
-        some five times as long as the distances alone.
+        step are known, with the false discovery rate over the layers and views of that step kept at `rate`: a network
+        that stands still raises false alarms at no more than this share of the steps, and so at some of many.
+        `icsbound.measure.entries.judged` judges all steps together when the training is over. It takes some five
+        times as long as the distances alone.
     smallest: what the verdicts take for a shift, in units of each layer's spread before it.
     alert: called with the record of every "moved" verdict (`verdicts` are then on), once all records of the step are
         with the sinks and the monitor is ready for the next: it may raise, to stop a training that can be saved and
@@ -106,6 +109,9 @@ class ICSMonitor:
         self._views = (views,) if isinstance(views, str) else tuple(views)
         self._settings = Settings(law=law, **settings)
         n, _ = prepare(model, probe, layers, self._views, self._settings)  # bad input is named now, not in mid-training
+        if every is not None and n > LARGEST:
+            few = trial(model, probe, layers, self._views, self._settings)
+            refuse_large_probe(n, () if few is None else (cloud.shape[1] for cloud in few.clouds.values()))
         if not isinstance(against, str):
             _check.positive_int("against", against)
         elif against not in ("previous", "first"):
@@ -276,4 +282,4 @@ class ICSMonitor:
                 judged[place] = shift
         if judged:
             for place, verdict in zip(judged, control(list(judged.values()), self._rate, self._smallest), strict=True):
-                yield verdict_record(place, verdict)
+                yield verdict_record(place, verdict, len(judged))

@@ -66,7 +66,7 @@ def cloud(
     if view == "projection":
         flat = x_BCL.flatten(1).to(torch.promote_types(x_BCL.dtype, torch.float32))
         basis = projection(flat.shape[1], dimension, seed)
-        return flat @ basis.to(flat.device, flat.dtype)
+        return flat @ basis.to(flat.dtype).to(flat.device)
     x_BLC = positions_last(x_BCL, axis, layer)
     if view == "pooled":
         return x_BLC.mean(1, dtype=torch.promote_types(x_BLC.dtype, torch.float32))

@@ -106,8 +106,8 @@ def verdicts(study: Study) -> Table:
     rows = [[*list(vars(row).values())[:-1], judged.probability(row.p)] for row in judged.by_layer(study)]
     note = (
         "Floor: EM between two disjoint halves of the first cloud, which sampling alone gives. W1 at least: the lower "
-        "bound, fitted on other inputs, that stands furthest above its error. p: adjusted for all distances of the "
-        "measurement."
+        "bound, fitted on other inputs, that stands furthest above its error. p: adjusted for all distances judged "
+        "together."
     )
     return Table("verdicts", "Verdicts by layer", note, columns, [[_whole(cell) for cell in row] for row in rows])
 

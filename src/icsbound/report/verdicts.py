@@ -26,7 +26,7 @@ def frame(study: Study) -> pd.DataFrame:
     """
     distances = study.distances[[*_PLACE, "n", "d", "value", "paired", "estimator"]]
     shifts = study.shifts[[*_PLACE, "error", "floor", "disjoint", "spread", *_BOUNDS, *(f"{b}_error" for b in _BOUNDS)]]
-    verdicts = study.verdicts[[*_PLACE, "verdict", "p", "rate", "smallest"]]
+    verdicts = study.verdicts[[*_PLACE, "verdict", "p", "among", "rate", "smallest"]]
     rows = distances.merge(shifts, on=_PLACE).merge(verdicts, on=_PLACE, how="left")
     best = [max(_BOUNDS, key=lambda b: _above(row[b], row[f"{b}_error"])) for _, row in rows.iterrows()]
     return rows.assign(

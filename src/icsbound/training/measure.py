@@ -15,16 +15,22 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from icsbound import records
 from icsbound._check import InputError, positive_int
 from icsbound.measure.cheap import cheap_bracket
 from icsbound.measure.collector import Snapshot
-from icsbound.measure.emd import EMDResult
-from icsbound.measure.entries import Place, distance_record, layer_record, place_of, shift_record, verdict_record
-from icsbound.measure.floor import Estimate, HeldOut, Shift, Verdict, control, shift_report
+from icsbound.measure.entries import (
+    Place,
+    distance_record,
+    layer_record,
+    place_of,
+    shift_of,
+    shift_record,
+    verdict_record,
+)
+from icsbound.measure.floor import Shift, Verdict, control, shift_report
 from icsbound.records import DistanceRecord, Record, ShiftRecord, VerdictRecord
 from icsbound.training import devices, interrupts, pool
 from icsbound.training.config import check_consent, claim, read_json, refuse_another
@@ -82,7 +88,7 @@ def measure(
                 workers.shutdown(cancel_futures=True)
             found = _judged(known, states.config.rate, states.config.smallest)
             for one in found:
-                writer.write(verdict_record(place_of(one.distance), one.verdict))
+                writer.write(verdict_record(place_of(one.distance), one.verdict, len(found)))
             writer.sync()
     return found
 
@@ -156,35 +162,9 @@ def _one(config: MeasureConfig, pair: Pair, layer: str, view: str, a: Tensor, b:
 def _judged(lines: list[Record], rate: float, smallest: float) -> list[Measured]:
     """Every distance in `lines` with its verdict among all of them."""
     distances = {_key(line): line for line in lines if isinstance(line, DistanceRecord)}
-    found = [(distances[_key(s)], _shift(distances[_key(s)], s)) for s in lines if isinstance(s, ShiftRecord)]
+    found = [(distances[_key(s)], shift_of(distances[_key(s)], s)) for s in lines if isinstance(s, ShiftRecord)]
     verdicts = control([shift for _, shift in found], rate, smallest)
     return [Measured(*both, verdict) for both, verdict in zip(found, verdicts, strict=True)]
-
-
-def _shift(distance: DistanceRecord, said: ShiftRecord) -> Shift:
-    """The shift that two records tell of, without the matching and the potentials, which no record holds."""
-    assert distance.value is not None
-    assert distance.lower is not None
-    none = torch.empty(0, dtype=torch.float64)
-    em = EMDResult(
-        value=distance.value,
-        lower=distance.lower,
-        gap=distance.value - distance.lower,
-        paired=distance.paired,
-        matching=None,
-        n=distance.n,
-        d=distance.d,
-        estimator=distance.estimator,
-        u=none,
-        v=none,
-        scale=0.0,
-    )
-    held = HeldOut(
-        potential=Estimate(said.potential, said.potential_error),
-        shift=Estimate(said.shift, said.shift_error),
-        norm=Estimate(said.norm, said.norm_error),
-    )
-    return Shift(em=em, error=said.error, floor=said.floor, disjoint=said.disjoint, held_out=held, spread=said.spread)
 
 
 def _key(record: DistanceRecord | ShiftRecord) -> Key:

@@ -27,6 +27,7 @@ from icsbound._check import InputError, fail, one_of, positive_int, real
 from icsbound.measure import laws, views
 from icsbound.measure.capture import Probe, Settings, snapshot
 from icsbound.measure.collector import Snapshot
+from icsbound.measure.cost import refuse_large_probe
 from icsbound.training import arms, data, loop, models, seeds, spec, weights
 from icsbound.training.config import TrainConfig, check_fields
 from icsbound.training.corruptions import corrupt
@@ -150,7 +151,9 @@ class States:
         for pair in self.pairs:
             self._inputs(pair.b.data)
         ends = (self.pairs[0].a, self.pairs[-1].b)  # a run's states between them have the same network
-        _same_layers(ends[1].step, *(self.capture(state, FEW) for state in ends))
+        tried = [self.capture(state, FEW) for state in ends]
+        _same_layers(ends[1].step, *tried)
+        refuse_large_probe(config.probe, (cloud.shape[1] for one in tried for cloud in one.clouds.values()))
 
     def files(self) -> dict[str, str]:
         """SHA-256 of every file of weights, by its name: a measurement that goes on must find the same."""
