@@ -143,6 +143,17 @@ def test_every_condition_reaches_the_network_and_the_table(
     assert len({one.key for one in results.read(tmp_path / "results.jsonl")}) == 2
 
 
+def test_other_draws_are_measured_anew(runs: list[Path], tmp_path: Path) -> None:
+    for seed in (0, 1):
+        (line,) = evaluate(runs[:1], tmp_path, Conditions(shifts=("gaussian_noise:5",), seed=seed))
+        made, model, splits = ev.load(runs[0])
+        noisy = dataclasses.replace(splits.test, images=corrupt(splits.test.images, "gaussian_noise", 5, seed))
+        assert line.accuracy == score(model, noisy, ev.normalization(made, splits.train))[1]
+    assert [line.remedy for line in results.read(tmp_path / "results.jsonl")] == ["none", "shift-seed:1"]
+    last = reproduce.commands(table.load(tmp_path / "results.jsonl")).splitlines()[-1]
+    assert "--shift gaussian_noise:5 --shift-seed 1 --out" in last
+
+
 def test_two_runs_are_averaged_by_name(runs: list[Path], tmp_path: Path) -> None:
     (line,) = evaluate(runs[:1], tmp_path, Conditions(perturb=f"average:{runs[1]}"))
     assert line.perturbation == "average:bn-1"

@@ -57,6 +57,7 @@ class Conditions:
 
     def __post_init__(self) -> None:
         self.cases()
+        positive_int("seed", self.seed, 0)
         positive_int("recalibrate", self.recalibrate, 0)
         positive_int("eval_batch", self.eval_batch, 0)
         real("mix", self.mix, 0.0, 1.0)
@@ -96,12 +97,14 @@ class Conditions:
         return f"average:{Path(value).name}" if kind == "average" else self.perturb
 
     def remedy(self) -> str:
-        """What is done against the shift, for the table."""
+        """What is done against the shift, and by which draws where not those of seed 0, for the table."""
         parts = [f"recalibrate:{self.recalibrate}"] if self.recalibrate else []
         parts += ["augment"] if self.augment else []
         parts += [f"mix:{self.mix:g}"] if self.mix else []
         parts += ["standardize"] if self.standardize else []
         parts += ["by-label"] if self.by_label else []
+        # Without it other draws would count as measured already.
+        parts += [f"shift-seed:{self.seed}"] if self.seed else []
         return "+".join(parts) or "none"
 
 

@@ -12,7 +12,7 @@ from icsbound.report.results.table import Table
 from icsbound.report.wording import listed
 from icsbound.results import Line
 
-_REMEDIES = {name: f"--{name}" for name in ("recalibrate", "augment", "mix", "standardize", "by-label")}
+_REMEDIES = {name: f"--{name}" for name in ("recalibrate", "augment", "mix", "standardize", "by-label", "shift-seed")}
 
 
 def commands(table: Table) -> str:
