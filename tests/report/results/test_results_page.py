@@ -295,8 +295,27 @@ def test_contrasts_come_in_the_order_of_the_arms(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not KEPT.exists(), reason="the project keeps no results yet")
 def test_the_kept_text_is_that_of_the_kept_lines() -> None:
-    """`icsbound report docs/results/results.jsonl --markdown` was run after the last change of either."""
-    found = load(KEPT)
+    """`icsbound report results.jsonl --claims claims.json --markdown` was run after the last change of any of them."""
+    found = load(KEPT, KEPT.with_name("claims.json"))
     drawn = figures.all_figures(found)
     assert markdown.text(found, drawn) == KEPT.with_name("results.md").read_text(encoding="utf-8")
-    assert {p.stem for p in (KEPT.parent / "figures").glob("*.svg")} >= {figure.name for figure in drawn}
+    assert {p.stem for p in (KEPT.parent / "figures").glob("*.svg")} == {figure.name for figure in drawn}
+
+
+def test_what_confirms_was_never_explored() -> None:
+    explored = results.read(KEPT.with_name("explored.jsonl"))
+    confirmed = results.read(KEPT)
+    assert {one.phase for one in explored} == {"explore"}
+    assert {(one.phase, one.split) for one in confirmed} == {("confirm", "test")}
+    assert not {one.seed for one in explored} & {one.seed for one in confirmed}
+
+
+def test_the_protocol_shows_what_was_explored() -> None:
+    text = KEPT.with_name("protocol.md").read_text(encoding="utf-8")
+    rates: dict[float, dict[str, str]] = {}
+    for one in results.read(KEPT.with_name("explored.jsonl")):
+        if one.setting == "learning-rate" and (one.perturbation, one.remedy) == ("none", "none"):
+            rates.setdefault(one.config["recipe"]["lr"], {})[one.arm] = f"{100 * one.accuracy:.2f}"
+    for rate, by_arm in rates.items():
+        row = " | ".join([f"{rate}", *(by_arm[arm] for arm in ("bn", "unitized", "published", "unitized-1"))])
+        assert f"| {row} |" in text
