@@ -126,6 +126,22 @@ def test_a_function_is_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
         weights.imported("model", "my_broken_of_test_weights:make")
 
 
+def test_a_function_that_wants_other_arguments_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "import torch\ndef make(width):\n    return width\ndef fail():\n    raise TypeError('its own')\n"
+    (tmp_path / "my_functions_of_test_weights.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert weights.called("data", "my_functions_of_test_weights:make", 7) == 7
+    assert weights.called("data", "builtins:dict") == {}  # without a signature
+    for name, values, message in (
+        ("make", (), r"that can be called with no argument, got '.*:make': missing a required argument: 'width'"),
+        ("fail", (7,), r"that can be called with one argument, a number of inputs, got '.*': too many positional arg"),
+    ):
+        with pytest.raises(InputError, match=f"^model must name a function {message}"):
+            weights.called("model", f"my_functions_of_test_weights:{name}", *values)
+    with pytest.raises(TypeError, match=r"^its own$"):
+        weights.called("model", "my_functions_of_test_weights:fail")
+
+
 @pytest.mark.parametrize(
     ("text", "is_one"),
     [

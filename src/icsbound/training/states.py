@@ -188,7 +188,7 @@ class States:
         elif config.model is None:
             fail("model", "be given for files of weights, as pkg.module:factory or as in a training", None)
         elif weights.is_import(config.model):
-            made = weights.imported("model", config.model)()
+            made = weights.called("model", config.model)
             if not isinstance(made, nn.Module):
                 fail("model", "be a function that returns a torch.nn.Module", made)
             model = made
@@ -215,7 +215,7 @@ class States:
         if text is not None and weights.is_import(text):
             if config.law == "frozen":
                 fail("law", "be 'eval' or 'train' with data from a function, which have no training part", config.law)
-            probe: Probe = weights.imported("data", text)(n)
+            probe: Probe = weights.called("data", text, n)
             return probe, None
         splits = _load(text, self.home, config)
         part = splits.part(self.home.split) if self.home and _own(text, self.home) else splits.test

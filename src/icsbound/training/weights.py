@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -137,3 +138,21 @@ def imported(argument: str, text: str) -> Callable[..., Any]:
         fail(argument, "name a function as pkg.module:name", text, f": {module_name} has no function {name}")
     made: Callable[..., Any] = found
     return made
+
+
+def called(argument: str, text: str, *values: Any) -> Any:
+    """What the function that ``pkg.module:name`` stands for makes of `values`.
+
+    Raises InputError where there is none, and where it takes other arguments; what it raises itself passes through.
+    """
+    function = imported(argument, text)
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some that are not written in Python have none
+        return function(*values)
+    try:
+        signature.bind(*values)
+    except TypeError as error:
+        takes = "one argument, a number of inputs" if values else "no argument"
+        fail(argument, f"name a function that can be called with {takes}", text, f": {error}")
+    return function(*values)
