@@ -16,6 +16,11 @@ def _spiked(g: Rng, n: int, d: int) -> np.ndarray:
     return z
 
 
+def _twins(g: Rng, n: int, d: int) -> np.ndarray:
+    z = np.repeat(g.normal(size=(-(-n // 2), d)), 2, axis=0)[:n]
+    return z + 1e-9 * g.normal(size=(n, d))
+
+
 def _sphere(g: Rng, n: int, d: int) -> np.ndarray:
     z = g.normal(size=(n, d)) + 1e-12
     return z / np.linalg.norm(z, axis=1, keepdims=True)
@@ -31,6 +36,8 @@ CLOUDS: dict[str, Callable[[Rng, int, int], np.ndarray]] = {
     "signs": lambda g, n, d: g.choice([-1.0, 1.0], size=(n, d)),  # all norms equal
     "sphere": _sphere,  # all norms equal, nothing else in common
     "atom": lambda g, n, d: np.repeat(g.normal(size=(1, d)), n, axis=0),  # one point, n times: zero variance
+    "zeros": lambda g, n, d: np.zeros((n, d)),  # no scale at all
+    "twins": _twins,  # near-duplicates, which a matrix product cannot tell apart
     "ray": lambda g, n, d: g.normal(size=(n, 1)) * g.normal(size=(1, d)),  # rank one
     "columns": lambda g, n, d: g.normal(size=(n, d)) * 10 ** g.uniform(-6, 6, size=(1, d)),  # axes of unlike scale
     "spike": _spiked,  # one row far away

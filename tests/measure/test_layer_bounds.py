@@ -210,20 +210,21 @@ def test_the_harmonic_constant_is_attained_in_the_limit() -> None:
     assert w1 == pytest.approx(layer_bounds.unitized(layer, layer), rel=1e-6)
 
 
-@pytest.mark.parametrize(("d", "count"), [(16, 8), (16, 64)])
-def test_noise_of_small_gaussian_batches(d: int, count: int) -> None:
+@pytest.mark.parametrize(("d", "count", "unbiased"), [(16, 8, False), (16, 64, False), (16, 8, True)])
+def test_noise_of_small_gaussian_batches(d: int, count: int, unbiased: bool) -> None:
     """Simulated means: (1 + δ^2)/(1 + η)^2 = (M + 1)/(M - 3), shift^2 = 2 d / (M - 3), within 6 standard errors."""
+    bound = layer_bounds.small_batch_norm(d, count, unbiased=unbiased)
+    assert not unbiased or bound == pytest.approx(math.sqrt(2 * d * (count**2 - 1) / (count * (count - 3))))
     g = torch.Generator().manual_seed(count)
     batches = torch.randn(2, 8000, count, d, generator=g, dtype=torch.float64)
-    mean, deviation = batches.mean(2), batches.std(2, correction=0)
+    mean, deviation = batches.mean(2), batches.std(2, correction=int(unbiased))
     second = ((1 + mean.square()) / deviation.square())[0].flatten()
     error = float(second.std()) / math.sqrt(len(second))
-    assert float(second.mean()) == pytest.approx(
-        (layer_bounds.small_batch_norm(d, count) ** 2) / (2 * d), abs=6 * error
-    )
+    assert float(second.mean()) == pytest.approx(bound**2 / (2 * d), abs=6 * error)
     shift = (mean / deviation).diff(dim=0)[0].square().sum(1)
     error = float(shift.std()) / math.sqrt(len(shift))
-    assert float(shift.mean()) == pytest.approx(layer_bounds.small_batch_shift(d, count) ** 2, abs=6 * error)
+    expected = layer_bounds.small_batch_shift(d, count, unbiased=unbiased)
+    assert float(shift.mean()) == pytest.approx(expected**2, abs=6 * error)
 
 
 @dataclass

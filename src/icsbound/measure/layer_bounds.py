@@ -145,24 +145,29 @@ def effective_count(batch: int, positions: int = 1, correlation: float = 0.0) ->
     return n * size / (1 + (size - 1) * _check.real("correlation", correlation, 0.0, 1.0))
 
 
-def small_batch_norm(dimension: int, count: float) -> float:
+def small_batch_norm(dimension: int, count: float, *, unbiased: bool = False) -> float:
     """E W1 <= sqrt(2 d (M + 1) / (M - 3)) over noise from `count` = M independent Gaussian values a channel; inf for
     M <= 3.
 
-    Biased variance, ε = 0: E (1 + δ^2) / (1 + η)^2 = (M + 1) / (M - 3) for Student's ratio, and Jensen.
+    Biased variance, ε = 0: E (1 + δ^2) / (1 + η)^2 = (M + 1) / (M - 3) for Student's ratio, and Jensen. With the
+    `unbiased` variance, which ``nn.BatchNorm`` stores, every output is smaller by sqrt((M - 1) / M).
     """
     exact, m = batch_norm(dimension), _check.real("count", count, 1.0)
-    return exact * math.sqrt((m + 1) / (m - 3)) if m > 3 else math.inf
+    return _smaller(m, unbiased) * exact * math.sqrt((m + 1) / (m - 3)) if m > 3 else math.inf
 
 
-def small_batch_shift(dimension: int, count: float) -> float:
+def small_batch_shift(dimension: int, count: float, *, unbiased: bool = False) -> float:
     """Root mean square of the mean shift that noise alone makes between two batches of M: sqrt(2 d / (M - 3)); inf
     for M <= 3.
 
-    Gaussian data, one layer, one law: internal covariate shift that batch norm makes itself.
+    Gaussian data, one layer, one law: internal covariate shift that batch norm makes itself. `unbiased` as above.
     """
     exact, m = batch_norm(dimension), _check.real("count", count, 1.0)
-    return exact / math.sqrt(m - 3) if m > 3 else math.inf
+    return _smaller(m, unbiased) * exact / math.sqrt(m - 3) if m > 3 else math.inf
+
+
+def _smaller(count: float, unbiased: bool) -> float:
+    return math.sqrt((count - 1) / count) if unbiased else 1.0
 
 
 @dataclass(frozen=True)
