@@ -278,7 +278,8 @@ class _Loop:
                 loss=loss,
                 accuracy=accuracy,
                 seconds=self._elapsed(),
-                images_per_second=steps * self.config.recipe.batch_size / seconds,
+                # of `steps` that this process ran, also where it began midway; the last batch may be a short one
+                images_per_second=steps / self.session.steps_per_epoch * self.loss_count / seconds,
             )
         )
         self.loss_sum, self.loss_count = 0.0, 0
