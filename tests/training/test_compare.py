@@ -13,7 +13,7 @@ import pytest
 from small import config, few_digits, measured
 
 from icsbound._check import InputError
-from icsbound.training import compare, loop, pool
+from icsbound.training import checkpoint, compare, loop, pool
 from icsbound.training.compare import CompareConfig
 from icsbound.training.config import MonitorConfig
 from icsbound.training.progress import Event
@@ -101,6 +101,21 @@ def test_a_failed_run_does_not_stop_the_others(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(pool.Failed, match=r"^1 of 2 runs failed \(wild: unitized-seed0 diverged at step \d"):
         pool.run(tasks, jobs=jobs)
     assert loop.finished(tmp_path / "good") is not None
+
+
+def test_what_goes_wrong_here_loses_no_run_that_is_under_way(tmp_path: Path) -> None:
+    long = dataclasses.replace(BASE, seed=1, recipe=dataclasses.replace(BASE.recipe, epochs=100))
+    tasks = [pool.Task(BASE, tmp_path / "short"), pool.Task(long, tmp_path / "long")]
+    begun: set[str] = set()
+
+    def full(event: Event) -> None:
+        begun.update([event.run] if event.step > 0 else [])
+        if begun == {"short", "long"}:
+            raise InputError("the disk is full")
+
+    with pytest.raises(InputError, match=r"^the disk is full$"):
+        pool.run(tasks, jobs=2, progress=full)
+    assert checkpoint.paths(tmp_path / "long" / "checkpoints")
 
 
 def test_a_worker_that_dies_is_reported_and_replaced(tmp_path: Path) -> None:

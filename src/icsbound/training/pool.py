@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from icsbound.training.config import TrainConfig
 from icsbound.training.progress import Event, Progress, quiet
 
 _TELL_EVERY = 0.25  # seconds
+_PATIENCE = 120.0  # seconds that a worker has to save its run after it was let go
 
 
 class Failed(RuntimeError):
@@ -69,10 +70,12 @@ def run(
     """
     jobs = default_jobs(tasks) if jobs is None else positive_int("jobs", jobs)
     outcomes: dict[int, records.ResultRecord | str] = {}
-    for index, result in _side_by_side(tasks, jobs, progress, again) if jobs > 1 else _in_turn(tasks, progress, again):
-        outcomes[index] = result
-        if not isinstance(result, str):
-            finished(tasks[index], result)
+    trained = _side_by_side(tasks, jobs, progress, again) if jobs > 1 else _in_turn(tasks, progress, again)
+    with contextlib.closing(trained):  # at once, also where `finished` raises
+        for index, result in trained:
+            outcomes[index] = result
+            if not isinstance(result, str):
+                finished(tasks[index], result)
     return all_results(tasks, outcomes)
 
 
@@ -114,7 +117,7 @@ def _named(progress: Progress, name: str) -> Progress:
     return lambda event: progress(dataclasses.replace(event, run=name))
 
 
-def _in_turn(tasks: Sequence[Task], progress: Progress, again: str) -> Iterator[Outcome]:
+def _in_turn(tasks: Sequence[Task], progress: Progress, again: str) -> Generator[Outcome, None, None]:
     for index, task in enumerate(tasks):
         try:
             show = _named(progress, task.out.name)
@@ -168,7 +171,7 @@ class _Worker:
             self.process.stdin.close()
 
 
-def _side_by_side(tasks: Sequence[Task], jobs: int, progress: Progress, again: str) -> Iterator[Outcome]:
+def _side_by_side(tasks: Sequence[Task], jobs: int, progress: Progress, again: str) -> Generator[Outcome, None, None]:
     waiting = deque(enumerate(tasks))
     inbox: queue.Queue[tuple[_Worker, dict[str, Any] | None]] = queue.Queue()
     workers: list[_Worker] = []
@@ -214,9 +217,13 @@ def _side_by_side(tasks: Sequence[Task], jobs: int, progress: Progress, again: s
             raise stopped(signals.caught, again)
     finally:
         for worker in workers:
-            if worker.process.poll() is None:
+            worker.let_go()  # whatever went wrong here, the runs under way are saved
+        for worker in workers:
+            try:
+                worker.process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
                 worker.process.kill()
-            worker.process.wait()
+                worker.process.wait()
             for pipe in (worker.process.stdin, worker.process.stdout):
                 assert pipe is not None
                 with contextlib.suppress(BrokenPipeError):
