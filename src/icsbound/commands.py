@@ -56,7 +56,7 @@ def add(commands: Any, arm_help: str, training_flags: Callable[[argparse.Argumen
         "--shift", nargs="+", default=["none"], metavar="NAME[:SEVERITY]", help="none, all, or corruptions"
     )
     evaluate.add_argument(
-        "--shift-dir", metavar="DIR", help="take corruptions from a folder as CIFAR-10-C, and make none"
+        "--shift-dir", metavar="DIR", help="take corruptions from a folder as CIFAR-10-C or ImageNet-C, and make none"
     )
     evaluate.add_argument("--perturb", default="none", help="none, prune:FRACTION, quantize:BITS or average:RUN")
     evaluate.add_argument(
