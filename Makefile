@@ -68,7 +68,7 @@ bench-layer-gpu: $(VENV)/triton.stamp
 
 bench-emd: $(VENV)/bench.stamp
 	mkdir -p runs
-	$(BIN)/python benchmarks/emd.py --out runs/bench-emd.json
+	$(BIN)/python benchmarks/emd.py $(if $(DATA_DIR),--data-dir $(DATA_DIR)) --out runs/bench-emd.json
 
 bench-train: $(VENV)/test.stamp
 	$(BIN)/python benchmarks/train.py $(if $(DATA_DIR),--data cifar10 --data-dir $(DATA_DIR) --model resnet20)

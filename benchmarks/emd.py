@@ -1,6 +1,6 @@
 """Exact assignment of two clouds against other solvers, on the same float64 cost matrix, by class of problem.
 
-    python benchmarks/emd.py [--n 2048 4096] [--rounds 3] [--only shuffled ...] [--out emd.json]
+    python benchmarks/emd.py [--n 2048 4096] [--rounds 3] [--only shuffled ...] [--data-dir DIR] [--out emd.json]
 
 Peers (laprust, lapx, POT, scipy) are measured where they are installed. In every round all solvers take their turn on a
 case; the figures are medians of CPU time, since wall time says more about other work on the machine. A peer that takes
@@ -26,13 +26,13 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from emd_clouds import LAYERS, Case, gaussian, latent, layers, synthetic
+from emd_clouds import SYNTHETIC, Case, gaussian, latent, networks, synthetic
 from torch import Tensor
 
 from icsbound import _native, emd
@@ -88,7 +88,8 @@ def measure(case: Case, n: int, rounds: int, limit: float, names: dict[str, Solv
     building = time.process_time() - begin
     shift = pair.y.mean(0) - pair.x.mean(0)
     shift = pair.y @ (shift / shift.norm().clamp_min(1e-300))
-    c, times, values = matrix.numpy(), defaultdict(list), {}
+    c, values = matrix.numpy(), dict[str, float]()
+    times = defaultdict[str, list[float]](list)
     for _ in range(rounds):
         for name, function in names.items():
             if times[name] and max(times[name]) > limit:
@@ -128,9 +129,8 @@ def table(rows: list[dict[str, Any]], names: Iterable[str]) -> str:
     ]
     groups = defaultdict(list)
     for row in rows:
-        for name in (row["kind"], LAYERS if row["source"] == LAYERS else None, "all"):
-            if name is not None:
-                groups[row["n"], name].append(row)
+        for name in {row["kind"], row["source"], "all"} - {SYNTHETIC}:
+            groups[row["n"], name].append(row)
     for (n, name), group in sorted(groups.items(), key=lambda item: (item[0][0], item[0][1] == "all", item[0][1])):
 
         def shares(*peers: str, group: list[dict[str, Any]] = group) -> list[float]:
@@ -158,18 +158,20 @@ def flat(rows: list[dict[str, Any]]) -> str:
     return f"d >= {FLAT}: at most {mark(worst, FLAT_SHARE)} times the cost matrix ({case}, n = {n})"
 
 
-def large() -> list[dict[str, Any]]:
+def large(data_dir: Path | None) -> list[dict[str, Any]]:
     """Whole distances of large clouds: CPU seconds, and what they add to the peak of resident memory."""
-    cases = [
-        Case(None, "", "independent Gaussian, d 64", gaussian(64)),
-        Case(None, "", "latent dimension 12, d 64, move 3", latent(12, 64, 3.0)),
-        Case(None, "", "latent dimension 3, d 64, move 3", latent(3, 64, 3.0)),
-    ]
-    if importlib.util.find_spec("mlxtend"):
-        cases += [case for case in layers(LARGE, {"pooled": "pooled"}) if "10 steps" in case.name]
+
+    def cases() -> Iterator[Case]:
+        yield Case(None, "", "independent Gaussian, d 64", gaussian(64))
+        yield Case(None, "", "latent dimension 12, d 64, move 3", latent(12, 64, 3.0))
+        yield Case(None, "", "latent dimension 3, d 64, move 3", latent(3, 64, 3.0))
+        # Only now, since a peak that loading data has reached would hide the memory of a distance.
+        for network in networks(LARGE, data_dir):
+            yield from (case for case in network.cases({"pooled": "pooled"}) if case.name.endswith(", 10 steps"))
+
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-    rows = []
-    for case in cases:
+    rows = list[dict[str, Any]]()
+    for case in cases():
         a, b = case.make(LARGE)
         before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
         found = emd(a, b)
@@ -190,16 +192,17 @@ def main() -> None:
     parser.add_argument("--n", type=int, nargs="+", default=[2048, 4096])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--limit", type=float, default=1.0, help="seconds beyond which a peer is measured once")
-    parser.add_argument("--only", nargs="+", help="classes, or 'layer outputs'")
+    parser.add_argument("--only", nargs="+", help="classes, or sources such as 'layers, digits'")
+    parser.add_argument("--data-dir", type=Path, help="parquet files of CIFAR-10: layers of a training on it as well")
     parser.add_argument("--without", nargs="+", default=[], help="peers to leave out")
     parser.add_argument("--no-large", action="store_true", help=f"leave out the clouds of {LARGE} rows")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    big = [] if options.no_large else large()
+    big = [] if options.no_large else large(options.data_dir)
     cases = synthetic()
-    if importlib.util.find_spec("mlxtend"):
-        cases += list(layers(max(options.n), VIEWS))
+    for network in networks(max(options.n), options.data_dir):
+        cases += network.cases(VIEWS)
     names = {name: function for name, function in solvers().items() if name not in options.without}
     only = set(options.only or [])
     rows, tired = [], set()

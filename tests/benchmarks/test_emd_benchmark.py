@@ -1,9 +1,19 @@
 """The assignment benchmark: its classes, its marks, and that a wrong peer stops it."""
 
+import dataclasses
+import io
+from pathlib import Path
+
 import emd as bench
+import numpy as np
+import pyarrow
 import pytest
 import torch
-from emd_clouds import Case, latent, synthetic
+from emd_clouds import Case, cifar10, digits, latent, synthetic
+from PIL import Image
+from pyarrow import parquet
+
+from icsbound.training import hub
 
 
 def row(own: float, laprust: float, pot: float, kind: str = "far", source: str = "synthetic") -> dict:
@@ -20,7 +30,7 @@ def row(own: float, laprust: float, pot: float, kind: str = "far", source: str =
 
 
 def test_goals_are_marked_met_or_missed_by_class() -> None:
-    rows = [row(1, 4, 9), row(1, 1, 9, "ties"), row(3, 9, 2, "ties", "layer outputs")]
+    rows = [row(1, 4, 9), row(1, 1, 9, "ties"), row(3, 9, 2, "ties", "layers, digits")]
     lines = {
         line[:17].strip(): line for line in bench.table(rows, ["icsbound", "laprust", "POT", "scipy"]).splitlines()
     }
@@ -28,7 +38,7 @@ def test_goals_are_marked_met_or_missed_by_class() -> None:
     assert lines["ties"].split()[4:6] == ["0.577", "MISSED"]  # sqrt(1/1 * 3/9)
     assert lines["ties"].endswith("own 3")  # the worst case: 3 / min(9, 2)
     assert "1.500 MISSED" in lines["ties"]
-    assert lines["layer outputs"].split()[3] == "1"
+    assert lines["layers, digits"].split()[3] == "1"
     assert lines["all"].split()[2] == "3"
 
 
@@ -54,3 +64,32 @@ def test_every_synthetic_case_is_measured_and_values_are_compared() -> None:
     wrong = {**names, "POT": lambda c, shift, pair: 1.001 * names["scipy"](c, shift, pair)}
     with pytest.raises(SystemExit, match="POT found"):
         bench.measure(synthetic()[0], 40, 1, 1.0, wrong)
+
+
+def test_layers_are_those_of_the_network_at_both_steps() -> None:
+    found = digits(30, gaps=(1, 3))
+    cases = list(found.cases(bench.VIEWS))
+    assert len(cases) == 2 * 2 * 3
+    assert {case.source for case in cases} == {"layers, digits"}
+    case = next(case for case in cases if case.name == "layer 4 pooled, d 32, 3 steps")
+    a, b = case.make(20)
+    for cloud, steps in ((a, 0), (b, 3)):
+        found.model.load_state_dict(found.states[steps])
+        outputs = found.probe[:20]
+        for layer in list(found.model.eval())[:5]:
+            outputs = layer(outputs).detach()
+        torch.testing.assert_close(cloud, outputs.mean((2, 3)))
+    assert bench.measure(case, 20, 1, 1.0, {"icsbound": bench.solvers()["icsbound"]})["source"] == "layers, digits"
+
+
+def test_layers_of_cifar10_where_its_files_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(hub.KNOWN, "cifar10", dataclasses.replace(hub.KNOWN["cifar10"], rows=(6, 6)))
+    buffer = io.BytesIO()
+    Image.fromarray(np.arange(3072, dtype=np.uint8).reshape(32, 32, 3)).save(buffer, "png")
+    rows = {"img": [{"bytes": buffer.getvalue(), "path": None}] * 6, "label": [3, 1, 4, 1, 5, 9]}
+    for part in ("train", "test"):
+        parquet.write_table(pyarrow.table(rows), tmp_path / f"{part}-00000-of-00001.parquet")
+    cases = list(cifar10(tmp_path, 6, gaps=(1,)).cases(bench.VIEWS))
+    assert {case.source for case in cases} == {"layers, CIFAR-10"}
+    last = {case.make(6)[1].shape for case in cases if case.name.startswith("layer norm ")}
+    assert last == {(6, 64), (6, 64 * 8 * 8)}
