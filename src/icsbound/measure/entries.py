@@ -110,13 +110,18 @@ def judged(lines: Iterable[Record], rate: float = LEVEL, smallest: float = 0.0) 
     What the monitor said while it ran was judged step by step; here the false discovery rate is kept over layers,
     views and steps at once (`icsbound.control`). Of the records, those with a `ShiftRecord` are judged.
     """
+    found = shifts_in(lines)
+    verdicts = control([shift for _, shift in found], rate, smallest)
+    places = [place_of(distance) for distance, _ in found]
+    return [verdict_record(place, one, len(found)) for place, one in zip(places, verdicts, strict=True)]
+
+
+def shifts_in(lines: Iterable[Record]) -> list[tuple[DistanceRecord, Shift]]:
+    """Every distance in `lines` that has a `ShiftRecord`, and what both tell of its shift."""
     lines = list(lines)
     distances = {place_of(line): line for line in lines if isinstance(line, DistanceRecord)}
-    shifts = {
-        place_of(line): shift_of(distances[place_of(line)], line) for line in lines if isinstance(line, ShiftRecord)
-    }
-    verdicts = control(list(shifts.values()), rate, smallest)
-    return [verdict_record(place, one, len(shifts)) for place, one in zip(shifts, verdicts, strict=True)]
+    told = {place_of(line): line for line in lines if isinstance(line, ShiftRecord)}
+    return [(distances[place], shift_of(distances[place], line)) for place, line in told.items()]
 
 
 def layer_record(run: str, layer: str, step: int, module: nn.Module, positions: int | None) -> LayerRecord | None:

@@ -26,8 +26,8 @@ from icsbound.measure.entries import (
     distance_record,
     layer_record,
     place_of,
-    shift_of,
     shift_record,
+    shifts_in,
     verdict_record,
 )
 from icsbound.measure.floor import Shift, Verdict, control, shift_report
@@ -161,8 +161,7 @@ def _one(config: MeasureConfig, pair: Pair, layer: str, view: str, a: Tensor, b:
 
 def _judged(lines: list[Record], rate: float, smallest: float) -> list[Measured]:
     """Every distance in `lines` with its verdict among all of them."""
-    distances = {_key(line): line for line in lines if isinstance(line, DistanceRecord)}
-    found = [(distances[_key(s)], shift_of(distances[_key(s)], s)) for s in lines if isinstance(s, ShiftRecord)]
+    found = shifts_in(lines)
     verdicts = control([shift for _, shift in found], rate, smallest)
     return [Measured(*both, verdict) for both, verdict in zip(found, verdicts, strict=True)]
 
