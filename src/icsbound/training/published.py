@@ -26,15 +26,17 @@ SEVERITIES = 5
 
 def names(folder: str | Path) -> list[str]:
     """The corruptions in `folder`, sorted. Raises InputError where it holds none, or arrays without labels."""
-    arrays = sorted(path.stem for path in Path(folder).glob("*.npy") if path.is_file())
-    if not arrays:
-        arrays = [_LABELS, *sorted(path.parent.name for path in Path(folder).glob("*/1") if path.is_dir())]
-    if _LABELS not in arrays or len(arrays) < 2:
+    arrays = {path.stem for path in Path(folder).glob("*.npy") if path.is_file()}
+    if _LABELS in arrays:
+        found = arrays - {_LABELS}
+    else:  # arrays without labels are of no use
+        found = set() if arrays else {path.parent.name for path in Path(folder).glob("*/1") if path.is_dir()}
+    if not found:
         right = (
             "be a folder with NAME.npy and labels.npy, as CIFAR-10-C has them, or NAME/SEVERITY/CLASS, as ImageNet-C"
         )
         fail("shift_dir", right, str(folder))
-    return [name for name in arrays if name != _LABELS]
+    return sorted(found)
 
 
 def part(folder: str | Path, name: str, severity: int, test: Dataset) -> Dataset:
