@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import textwrap
 from collections.abc import Sequence
 
 from icsbound.report.figure import Figure
+from icsbound.report.intervals import Interval
 from icsbound.report.results import reproduce
 from icsbound.report.results.contrasts import Contrast
 from icsbound.report.results.findings import alerts, basis, of_claims, p_text
@@ -44,8 +44,7 @@ def _claims(table: Table) -> list[str]:
     head = ("claim", "arm", "control", "seeds", "difference (95 % interval)", "to show", "Holm p", "verdict")
     rows: list[tuple[str, ...]] = [head]
     for judged in table.claims:
-        claim, mean, low, high = judged.claim, *(signed(100 * v) for v in dataclasses.astuple(judged.interval)[:3])
-        shown = f"{mean} ({low} to {high})" if judged.interval.known else ""
+        claim, shown = judged.claim, _difference(judged.interval) if judged.interval.known else ""
         waiting = judged.verdict == "waiting"
         rows.append(
             (
@@ -76,13 +75,18 @@ def _rows(table: Table, group: Group) -> list[tuple[str, ...]]:
 
 
 def _against(c: Contrast) -> tuple[str, ...]:
-    difference = signed(100 * c.interval.mean)
     if not c.interval.known:
         why = f"{count(len(c.seeds), 'seed')}: no interval" if len(c.seeds) == 1 else "the same at every seed"
-        return f"`{c.control}`", f"{difference} ({why})", "", "", c.verdict
-    low, high, *boot = (signed(100 * end) for end in (c.interval.low, c.interval.high, *c.boot))
+        return f"`{c.control}`", f"{signed(100 * c.interval.mean)} ({why})", "", "", c.verdict
+    boot = (signed(100 * end) for end in c.boot)
     adjusted = p_text(c.adjusted)
-    return f"`{c.control}`", f"{difference} ({low} to {high})", " to ".join(boot), adjusted, f"**{c.verdict}**"
+    return f"`{c.control}`", _difference(c.interval), " to ".join(boot), adjusted, f"**{c.verdict}**"
+
+
+def _difference(interval: Interval) -> str:
+    """A mean with its interval, in percentage points."""
+    mean, low, high = (signed(100 * value) for value in (interval.mean, interval.low, interval.high))
+    return f"{mean} ({low} to {high})"
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> str:
