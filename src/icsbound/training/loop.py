@@ -248,7 +248,7 @@ class _Loop:
         if not self._unread:
             return None
         newest, sums = self._unread[-1][0], (0.0, 0.0)
-        table = self.session.accelerator.reduce(torch.stack([sums for _, sums in self._unread]), "sum").tolist()
+        table = self.session.accelerator.reduce(torch.stack([part for _, part in self._unread]), "sum").tolist()
         for (step, _), (total, count) in zip(self._unread, table, strict=True):
             if not math.isfinite(total):
                 self._diverged(f"the loss is {total}", step)
