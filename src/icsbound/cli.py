@@ -81,7 +81,14 @@ def parser() -> argparse.ArgumentParser:
     page.add_argument("folder", type=Path, metavar="PATH", help="a folder with records, or a file of results")
     page.add_argument("--out", type=Path, metavar="DIR", help="of a table: where the page goes (default: beside it)")
     page.add_argument("--markdown", action="store_true", help="of a table: results.md and figures as SVG, no page")
-    page.add_argument("--claims", type=Path, metavar="FILE", help="of a table: JSON, claims fixed before the runs")
+    page.add_argument(
+        "--claims",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="of a table: JSON, claims fixed before the runs",
+    )
     page.set_defaults(run=_report)
 
     checkup = commands.add_parser("doctor", help="say what this installation runs on, and why")

@@ -7,6 +7,7 @@ on a cluster. `runs` loads, `statistics` computes, `findings` says it in sentenc
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from icsbound._check import InputError
@@ -51,16 +52,16 @@ def build_results(
     out: str | os.PathLike[str],
     *,
     markdown: bool = False,
-    claims: str | os.PathLike[str] | None = None,
+    claims: Sequence[str | os.PathLike[str]] = (),
 ) -> Path:
     """Write the page of the table of results at `path`, a file or a folder, into `out`, and return its path.
 
     With `markdown`, write ``results.md`` and the figures in it as SVG instead: text that a repository can keep.
-    `claims` is a file of claims that were fixed before the runs (see `icsbound.report.results.claims`): the page begins
-    with what the table says to each.
+    `claims` are files of claims that were fixed before the runs (see `icsbound.report.results.claims`): the page begins
+    with what the table says to each, file by file.
     """
     require()
     from icsbound.report.results import page
 
     write = page.build_markdown if markdown else page.build
-    return write(Path(path), Path(out), None if claims is None else Path(claims))
+    return write(Path(path), Path(out), [Path(claim) for claim in claims])

@@ -14,7 +14,7 @@ from scipy import stats
 
 from icsbound import report, results
 from icsbound._check import InputError
-from icsbound.report.results.claims import Claim, judge, read
+from icsbound.report.results.claims import Claim, judge, read, rounds
 
 CONFIRM = {"setting": "robust", "phase": "confirm", "split": "test"}
 
@@ -146,7 +146,7 @@ def test_page_and_markdown_say_what_became_of_each_claim(tmp_path: Path) -> None
         {**GIVEN, "name": "b", "says": "Not yet.", "setting": "later"},
     ]
     (tmp_path / "claims.json").write_text(json.dumps(claims))
-    page = report.build_results(tmp_path, tmp_path / "out", claims=tmp_path / "claims.json").read_text("utf-8")
+    page = report.build_results(tmp_path, tmp_path / "out", claims=[tmp_path / "claims.json"]).read_text("utf-8")
     assert 'class="confirmed"' in page
     assert 'class="waiting"' in page
     assert "Up <b>" not in page
@@ -157,3 +157,24 @@ def test_page_and_markdown_say_what_became_of_each_claim(tmp_path: Path) -> None
     assert row.endswith("| **confirmed** |")
     assert "| 0 of 2 |  | > 0 |  | **waiting** |" in text
     assert line().setting not in text
+
+
+def test_each_file_of_claims_is_a_round_of_its_own(tmp_path: Path) -> None:
+    for one in table(seeds=6, **CONFIRM):
+        results.append(tmp_path / "results.jsonl", one)
+    up = {**GIVEN, "says": "Up.", "setting": "robust", "arm": "unitized", "control": "bn", "seeds": [*range(6)]}
+    (tmp_path / "first.json").write_text(json.dumps([up]))
+    (tmp_path / "later.json").write_text(json.dumps([up, {**up, "name": "b", "setting": "later"}]))
+    files = [tmp_path / "first.json", tmp_path / "later.json"]
+    first, later = rounds(files, results.read(tmp_path / "results.jsonl"))
+    assert first.judged[0].adjusted == first.judged[0].p
+    assert later.judged[0].adjusted == pytest.approx(2 * first.judged[0].p)
+    text = report.build_results(tmp_path, tmp_path, markdown=True, claims=files).read_text("utf-8")
+    assert text.index("## Claims fixed before the runs: first") < text.index("## Claims fixed before the runs: later")
+    assert "by Holm's adjustment over 1 claim." in text
+    assert "by Holm's adjustment over 2 claims." in text
+
+
+def test_rounds_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^claims must be files of different names, got 'claims' twice"):
+        rounds([tmp_path / "claims.json", tmp_path / "more" / "claims.json"], [])

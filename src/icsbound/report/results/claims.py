@@ -7,7 +7,8 @@
       "shows": "no worse", "margin": 0.5, "seeds": [100, 101, 102]}]
 
 Only lines of phase `confirm` on the test split count, and of these the seeds that the claim names, no more and no
-fewer: a verdict that could be had by stopping at the right moment would prove nothing.
+fewer: a verdict that could be had by stopping at the right moment would prove nothing. A file is a round: Holm's
+adjustment counts its claims together, and those of a later round, on fresh seeds, among themselves.
 """
 
 from __future__ import annotations
@@ -78,6 +79,24 @@ class Judged:
         if self.adjusted >= 1 - LEVEL:
             return "not resolved"
         return "confirmed" if self.interval.mean > -self.claim.margin / 100 else "refuted"
+
+
+@dataclass(frozen=True)
+class Round:
+    """The claims of one file, `name`, that were fixed together."""
+
+    name: str
+    judged: list[Judged]
+
+
+def rounds(paths: Sequence[Path], lines: Sequence[Line]) -> list[Round]:
+    """What `lines` say to each file of claims. Raises InputError where a file is given twice, or as `read` and `judge`
+    do.
+    """
+    names = [path.stem for path in paths]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"claims must be files of different names, got {twice!r} twice")
+    return [Round(name, judge(read(path), lines)) for name, path in zip(names, paths, strict=True)]
 
 
 def read(path: Path) -> list[Claim]:

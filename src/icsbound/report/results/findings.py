@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from icsbound.report.findings import Finding
 from icsbound.report.findings import Group as Findings
-from icsbound.report.results.claims import Judged
+from icsbound.report.results.claims import Judged, Round
 from icsbound.report.results.contrasts import Contrast
 from icsbound.report.results.groups import REST, Group, case_name
 from icsbound.report.results.table import Table
@@ -13,7 +13,8 @@ from icsbound.report.wording import count, listed, number, percent, points, sign
 
 def all_findings(table: Table) -> list[Findings]:
     """Every finding of the page in reading order; what went wrong comes first."""
-    found = [Findings("Look at this first", "", alerts(table)), of_claims(table)]
+    found = [Findings("Look at this first", "", alerts(table))]
+    found += [of_claims(one, several=len(table.claims) > 1) for one in table.claims]
     found += [Findings(group.title, basis(table, group), of_group(table, group)) for group in table.groups]
     return [group for group in found if group.findings]
 
@@ -36,20 +37,21 @@ def alerts(table: Table) -> list[Finding]:
     return found
 
 
-def of_claims(table: Table) -> Findings:
-    """The claims that were fixed before the runs, each with its verdict."""
+def of_claims(fixed: Round, several: bool) -> Findings:
+    """The claims that were fixed together before the runs, each with its verdict; named where there are `several`."""
     basis = (
         "Each claim, its seeds and its margin were fixed before the runs that judge it. Only confirming runs on the "
-        f"test split count; verdicts are by Holm's adjustment over {count(len(table.claims), 'claim')}."
+        f"test split count; verdicts are by Holm's adjustment over {count(len(fixed.judged), 'claim')}."
     )
     found = []
-    for judged in table.claims:
+    for judged in fixed.judged:
         claim = judged.claim
         sides = [f"{arm}, {case}" for arm, case in ((claim.arm, claim.case), (claim.control, claim.control_case))]
         text = f"{claim.says} {sides[0]}, against {sides[1]}"
         text += f": {points(judged.interval)}." if judged.interval.count else "."
         found.append(Finding(text, judged.verdict, claim_evidence(judged)))
-    return Findings("Claims fixed before the runs", basis, found)
+    name = f": {fixed.name}" if several else ""
+    return Findings(f"Claims fixed before the runs{name}", basis, found)
 
 
 def claim_evidence(judged: Judged) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from icsbound.report.figure import Figure
 from icsbound.report.intervals import Interval
 from icsbound.report.results import reproduce
+from icsbound.report.results.claims import Round
 from icsbound.report.results.contrasts import Contrast
 from icsbound.report.results.findings import alerts, basis, of_claims, p_text
 from icsbound.report.results.groups import Group, case_name, slugs
@@ -25,7 +26,8 @@ def text(table: Table, figures: Sequence[Figure]) -> str:
         "`icsbound report results.jsonl --markdown`: do not edit.",
         *(_plain(f"> {finding.text} {finding.basis}") for finding in alerts(table)),
     ]
-    parts += _claims(table)
+    for fixed in table.claims:
+        parts += _claims(fixed, several=len(table.claims) > 1)
     for name, group in zip(slugs(table.groups), table.groups, strict=True):
         parts += [_plain(f"## {group.title}"), _plain(basis(table, group)), _table(_rows(table, group))]
         parts += [_figure(figure) for figure in figures if figure.section == name]
@@ -36,14 +38,12 @@ def text(table: Table, figures: Sequence[Figure]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _claims(table: Table) -> list[str]:
-    """The claims as a section of their own, where there are some."""
-    if not table.claims:
-        return []
-    found = of_claims(table)
+def _claims(fixed: Round, several: bool) -> list[str]:
+    """The claims of one file as a section of their own."""
+    found = of_claims(fixed, several)
     head = ("claim", "arm", "control", "seeds", "difference (95 % interval)", "to show", "Holm p", "verdict")
     rows: list[tuple[str, ...]] = [head]
-    for judged in table.claims:
+    for judged in fixed.judged:
         claim, shown = judged.claim, _difference(judged.interval) if judged.interval.known else ""
         waiting = judged.verdict == "waiting"
         rows.append(
@@ -58,7 +58,7 @@ def _claims(table: Table) -> list[str]:
                 f"**{judged.verdict}**",
             )
         )
-    return [f"## {found.title}", found.basis, _table(rows)]
+    return [_plain(f"## {found.title}"), found.basis, _table(rows)]
 
 
 def _rows(table: Table, group: Group) -> list[tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from icsbound.report import plots
@@ -67,8 +68,8 @@ TERMS = (
 )
 
 
-def build(path: Path, out: Path, claims: Path | None = None) -> Path:
-    """Write ``report.html``, ``results.md`` and ``figures/`` into `out` from the table at `path` and the file of
+def build(path: Path, out: Path, claims: Sequence[Path] = ()) -> Path:
+    """Write ``report.html``, ``results.md`` and ``figures/`` into `out` from the table at `path` and the files of
     `claims`.
     """
     table = load(path, claims)
@@ -94,7 +95,7 @@ def build(path: Path, out: Path, claims: Path | None = None) -> Path:
     return plots.write(out / "report.html", text.encode("utf-8", "replace"))
 
 
-def build_markdown(path: Path, out: Path, claims: Path | None = None) -> Path:
+def build_markdown(path: Path, out: Path, claims: Sequence[Path] = ()) -> Path:
     """Write ``results.md`` and the figures in it, as SVG, into `out`: what a repository keeps of a table."""
     table = load(path, claims)
     drawn = figures.all_figures(table)

@@ -14,7 +14,7 @@ from icsbound import results
 from icsbound._check import InputError
 from icsbound.records import LayerRecord
 from icsbound.report import runs
-from icsbound.report.results.claims import Judged, judge, read
+from icsbound.report.results.claims import Round, rounds
 from icsbound.report.results.contrasts import Contrast, averaged, contrasts
 from icsbound.report.results.groups import CASE, Group, case_name, case_of, group_of, groups
 from icsbound.results import Line
@@ -25,9 +25,9 @@ _NOT_IN_A_LINE = ("data_dir", "monitor", "workers")  # of a run's config.json
 @dataclass(frozen=True)
 class Table:
     """A table of results. `headline` are the contrasts that the page speaks of, where a kind of cases counts as its
-    mean; `cells` those of every single case; `claims` what was claimed before the runs. `accuracy` has a row for each
-    group, case, arm and seed, in percent, `means` the same for the cases of the headline; `alpha` one for each layer
-    and step of a run below the folder.
+    mean; `cells` those of every single case; `claims` what was claimed before the runs, by file. `accuracy` has a row
+    for each group, case, arm and seed, in percent, `means` the same for the cases of the headline; `alpha` one for each
+    layer and step of a run below the folder.
     """
 
     lines: list[Line]
@@ -35,7 +35,7 @@ class Table:
     arms: list[str]  # controls first, then as the lines have them
     headline: list[Contrast]
     cells: list[Contrast]
-    claims: list[Judged]
+    claims: list[Round]
     notes: list[str]
     planned: int | None  # runs of the sweep in this folder, where it is one
     accuracy: pd.DataFrame = field(repr=False)
@@ -56,8 +56,8 @@ class Table:
         return [arm for arm in self.arms if arm in present]
 
 
-def load(path: Path, claims: Path | None = None) -> Table:
-    """The table at `path`, a file or a folder with ``results.jsonl``, and what it says to the file of `claims`. Raises
+def load(path: Path, claims: Sequence[Path] = ()) -> Table:
+    """The table at `path`, a file or a folder with ``results.jsonl``, and what it says to the files of `claims`. Raises
     InputError where it holds no line.
     """
     folder = path if path.is_dir() else None
@@ -78,7 +78,7 @@ def load(path: Path, claims: Path | None = None) -> Table:
         arms=arms,
         headline=_in_order(contrasts(averages), arms),
         cells=_in_order(contrasts(lines), arms),
-        claims=judge(read(claims), lines) if claims else [],
+        claims=rounds(claims, lines),
         notes=notes,
         planned=_planned(folder),
         accuracy=_frame(lines, found),
