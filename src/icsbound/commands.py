@@ -58,7 +58,11 @@ def add(commands: Any, arm_help: str, training_flags: Callable[[argparse.Argumen
     evaluate.add_argument(
         "--shift-dir", metavar="DIR", help="take corruptions from a folder as CIFAR-10-C or ImageNet-C, and make none"
     )
-    evaluate.add_argument("--perturb", default="none", help="none, prune:FRACTION, quantize:BITS or average:RUN")
+    evaluate.add_argument(
+        "--perturb",
+        default="none",
+        help="none, prune:FRACTION, quantize:BITS, average:RUN, average:snapshots[:LAST] or alpha:VALUE",
+    )
     evaluate.add_argument(
         "--recalibrate", type=int, default=0, metavar="N", help="estimate statistics anew on N images"
     )

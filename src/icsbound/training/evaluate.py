@@ -33,7 +33,8 @@ class Conditions:
     shifts: names of corruptions, each with ``:SEVERITY`` or at all five; "none"; "all" for every corruption.
         Corruptions are made anew from the test images (see `corruptions`), or with shift_dir taken from that folder
         of published ones (see `published`), and then bear its name: ``CIFAR-10-C/fog``.
-    perturb: "none", "prune:FRACTION", "quantize:BITS" or "average:RUN".
+    perturb: what is done to the weights (see `perturb`): "none", "prune:FRACTION", "quantize:BITS", "average:RUN",
+        "average:snapshots", "average:snapshots:LAST" or "alpha:VALUE".
     recalibrate: stored statistics are estimated anew on so many clean training images (0: not), after the weights
         changed; with `augment` on images shifted, mirrored and cropped at random as in the run's training, which is
         what its weights are used to.
@@ -171,7 +172,7 @@ def evaluate(
                 fail("shift_dir", "go with runs whose split is 'test': published images are test images", config.split)
             normalize = normalization(config, splits.train, conditions.standardize)
             shifted = _Shifted(splits.part(config.split), conditions)
-            perturb(network, conditions.perturb)
+            perturb(network, conditions.perturb, Path(folder))
             if conditions.recalibrate:
                 augment = augmentation(config.recipe, splits.train) if conditions.augment else AS_THEY_ARE
                 recalibrate(

@@ -1,10 +1,10 @@
-"""Finished networks with other weights under the same stored statistics: pruned, rounded, or averaged with another
-run.
+"""Finished networks with other weights under the same stored statistics: pruned, rounded, averaged with another run or
+over their own training, or unitized further than they were trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +12,10 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from icsbound._check import InputError, fail, positive_int, real
+from icsbound.norm import convert
+from icsbound.norm.modules import UnitizedBatchNorm
+
+KINDS = "none, prune:FRACTION, quantize:BITS, average:RUN, average:snapshots, average:snapshots:LAST or alpha:VALUE"
 
 
 def layers(model: nn.Module) -> list[nn.Conv2d | nn.Linear]:
@@ -40,20 +44,53 @@ def quantized(model: nn.Module, bits: int) -> None:
                 layer.weight.div_(step).round_().mul_(step)
 
 
-def averaged(model: nn.Module, other: Mapping[str, Tensor]) -> None:
-    """Replace every floating-point parameter and buffer of `model` by the mean of it and that in the state `other`."""
+def averaged(model: nn.Module, states: Sequence[Mapping[str, Tensor]]) -> None:
+    """Replace every floating-point parameter and buffer of `model` by the mean of those in `states`."""
     state = model.state_dict()
-    if state.keys() != other.keys() or any(state[name].shape != other[name].shape for name in state):
-        raise InputError("average must name a run of the same network and arm; its tensors have other names or shapes")
+    for other in states:
+        if state.keys() != other.keys() or any(state[name].shape != other[name].shape for name in state):
+            raise InputError(
+                "average must name a run of the same network and arm; its tensors have other names or shapes"
+            )
     with torch.no_grad():
         for name, value in state.items():
             if value.is_floating_point():
-                value.add_(other[name].to(value)).div_(2)
+                value.copy_(sum(other[name].double() for other in states) / len(states))
 
 
-def perturb(model: nn.Module, text: str) -> None:
-    """Do to `model` what `text` says: ``none``, ``prune:FRACTION``, ``quantize:BITS`` or ``average:RUN`` (a run's
-    folder).
+def kept(run: Path, last: int | None = None) -> list[dict[str, Tensor]]:
+    """The `last` states, or all, that the training in folder `run` kept with ``--snapshots``."""
+    import safetensors.torch
+
+    if last is not None:
+        positive_int("snapshots", last, 1)
+    files = sorted((run / "snapshots").glob("step-*.safetensors"))[-(last or 0) :]
+    if len(files) < max(last or 1, 1):
+        raise InputError(
+            f"{run} must hold {last or 'some'} states of its training to average, got {len(files)}; icsbound train "
+            "--snapshots 1 keeps one an epoch"
+        )
+    try:
+        return [safetensors.torch.load_file(file) for file in files]
+    except Exception as error:  # safetensors raises an exception of its own for a damaged file
+        raise InputError(f"the states kept in {run / 'snapshots'} cannot be read: {error}") from None
+
+
+def unitized(model: nn.Module, alpha: float) -> None:
+    """Make each batch norm of `model` a unitized layer with default settings, and set every α to `alpha`."""
+    real("alpha", alpha, 0.0, 1.0)
+    found = [module for module in convert(model).modules() if isinstance(module, UnitizedBatchNorm)]
+    if not found:
+        raise InputError("alpha must find batch norms or unitized layers; this network has neither")
+    with torch.no_grad():
+        for layer in found:
+            layer.alpha.fill_(alpha)
+
+
+def perturb(model: nn.Module, text: str, run: Path | None = None) -> None:
+    """Do to `model`, which the run in folder `run` left, what `text` says: ``none``; ``prune:FRACTION``;
+    ``quantize:BITS``; ``average:RUN`` with the run in another folder; ``average:snapshots``, the mean of the states
+    that `run` kept of its training, or of the last few with ``:LAST``; ``alpha:VALUE``.
     """
     kind, _, value = text.partition(":")
     try:
@@ -61,13 +98,17 @@ def perturb(model: nn.Module, text: str) -> None:
             pruned(model, float(value))
         elif kind == "quantize":
             quantized(model, int(value))
+        elif kind == "alpha":
+            unitized(model, float(value))
+        elif run is not None and (value == "snapshots" or value.startswith("snapshots:")):
+            averaged(model, kept(run, int(value.partition(":")[2]) if ":" in value else None))
         elif kind == "average" and value:
             from icsbound.training.evaluate import weights
 
-            averaged(model, weights(Path(value)))
+            averaged(model, [model.state_dict(), weights(Path(value))])
         elif text != "none":
-            fail("perturb", "be none, prune:FRACTION, quantize:BITS or average:RUN", text)
+            fail("perturb", f"be {KINDS}", text)
     except InputError:
         raise
     except ValueError:
-        fail("perturb", "be none, prune:FRACTION, quantize:BITS or average:RUN", text)
+        fail("perturb", f"be {KINDS}", text)
