@@ -67,3 +67,16 @@ def test_cloud_refuses(value: object, message: str) -> None:
 
 def test_long_values_are_cut() -> None:
     assert len(_check.shown("x" * 1000)) == 120
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("1", 1), ("2k", 2000), ("800M", 800 * 10**6), ("1.5G", 15 * 10**8), (" 2GB ", 2 * 10**9)]
+)
+def test_bytes_are_read_by_thousands(text: str, count: int) -> None:
+    assert _check.byte_count("--memory", text) == count
+
+
+@pytest.mark.parametrize("text", ["", "0", "0.0001k", "-2G", "lots", "2 G B", "1e9", "nan", "2X"])
+def test_what_is_no_number_of_bytes_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"^--memory must be a number of bytes, such as 800M or 2G, got "):
+        _check.byte_count("--memory", text)

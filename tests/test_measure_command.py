@@ -111,6 +111,34 @@ def test_smallest_says_what_counts(
     assert "smallest must lie in [0, inf], got -1.0" in capsys.readouterr().err
 
 
+def test_outputs_in_files_give_the_same_numbers(
+    files: tuple[Path, Path], measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spill = tmp_path / "spill"
+    spill.mkdir()
+    flags = ["--memory", "0.2k", "--spill", spill, "--dtype", "float32"]
+    assert run("measure", *files, *NAMED, *QUICK, *flags, "--out", tmp_path / "m") == 0
+    assert list(spill.iterdir()) == []
+    kept, plain = (
+        [records.without_clock(r) for r in records.read(out / "records.jsonl")] for out in (tmp_path / "m", measured)
+    )
+    assert kept == plain
+    assert "--dtype float32" in (tmp_path / "m" / "report.html").read_text(encoding="utf-8")
+    assert run("measure", "--resume", tmp_path / "m", "--quiet", *flags[:4]) == 0
+    for words, message in (
+        (["--memory", "1k"], "memory must be at least 2880 bytes for 7 clouds of 24 inputs (the largest, of layer "),
+        (["--memory", "lots"], "--memory must be a number of bytes, such as 800M or 2G, got 'lots'"),
+        (["--spill", tmp_path / "none"], "spill must be an existing folder, got "),
+        (["--dtype", "half"], "dtype must be one of 'float16', 'bfloat16', 'float32', 'float64', got 'half'"),
+    ):
+        capsys.readouterr()
+        assert run("measure", *files, *NAMED, *QUICK, *words, "--out", tmp_path / "none") == 2
+        said = capsys.readouterr().err
+        assert message in said
+        assert said.count("\n") == 1
+        assert not (tmp_path / "none").exists()
+
+
 def test_a_training_is_measured_by_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--model", "resnet8:width=2", "--epochs", 2, "--batch-size", 1000, "--threads", 1, "--quiet"]
     assert run("train", "--arm", "bn", *small, "--no-monitor", "--snapshots", 1, "--out", tmp_path / "run") == 0

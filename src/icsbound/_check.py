@@ -67,6 +67,15 @@ def positive_int(argument: str, value: Any, least: int = 1) -> int:
     return value
 
 
+def byte_count(argument: str, text: str) -> int:
+    """The number of bytes that `text` says: 800000000, 800M or 0.8G, by thousands."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMGT]?)B?", text.strip())
+    count = int(float(match[1]) * 1000 ** " kMGT".index(match[2] or " ")) if match else 0
+    if count < 1:
+        fail(argument, "be a number of bytes, such as 800M or 2G", text)
+    return count
+
+
 def real(argument: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
     """Return `value` as a float if it is a finite number in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):

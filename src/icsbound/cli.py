@@ -276,6 +276,8 @@ _FREE_ON_RESUME = {
     "tracker",
     "profile",
     "fail_on",
+    "memory",
+    "spill",
 }
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icsbound import report, study_command
-from icsbound._check import InputError, fail
-from icsbound.measure import laws, views
+from icsbound._check import InputError, byte_count, fail
+from icsbound.measure import laws, store, views
 from icsbound.training import results
 
 if TYPE_CHECKING:
@@ -115,6 +115,11 @@ def _measure_flags(command: argparse.ArgumentParser, arm_help: str) -> None:
     command.add_argument("--smallest", type=float, metavar="SPREADS", help="moved: by more than this many (0: at all)")
     command.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"])
     command.add_argument("--jobs", type=int, help="distances at a time (default: one per core)")
+    command.add_argument("--dtype", metavar="DTYPE", help="keep outputs as any of " + ", ".join(store.NAMES))
+    command.add_argument("--memory", metavar="BYTES", help="the most that the outputs of one state may take, as in 2G")
+    command.add_argument(
+        "--spill", type=Path, metavar="DIR", help="keep outputs beyond --memory (or all) in files here"
+    )
     command.add_argument("--fail-on", action="append", choices=VERDICTS, help="exit code 3 where a verdict is this")
     command.add_argument("--out", type=Path, metavar="DIR", help="default: a fresh runs/measure-TIME")
     command.add_argument("--force", action="store_true", default=None, help="replace the measurement that is in --out")
@@ -247,6 +252,7 @@ def _measure(args: argparse.Namespace) -> int:
     report.require()
     from icsbound.report import verdicts
 
+    memory = None if args.memory is None else byte_count("--memory", args.memory)
     if args.resume:
         named = (args.model, args.data, *(args.data_b or ()))
         config, out = measure.load(cli.resumed(args, ("data", "data_b")), named), args.resume
@@ -255,10 +261,10 @@ def _measure(args: argparse.Namespace) -> int:
             config = dataclasses.replace(config, data_dir=args.data_dir)
     else:
         config = measure_config(args)
-        out = cli.fresh_folder(args, lambda: States(config))
+        out = cli.fresh_folder(args, lambda: States(config, memory, args.spill))
     try:
         with cli.progress_bar(args.quiet, 1) as show:
-            found = measure.measure(config, out, jobs=args.jobs, progress=show)
+            found = measure.measure(config, out, jobs=args.jobs, memory=memory, spill=args.spill, progress=show)
     except KeyboardInterrupt:
         cli.page_so_far(out)
         raise

@@ -84,6 +84,22 @@ def test_spill_holds_the_same_numbers_and_leaves_no_file(tmp_path, memory, dtype
         torch.testing.assert_close(found[name], cloud)
 
 
+def test_a_disk_without_room_is_named_before_the_probe_has_run(tmp_path) -> None:
+    resource = pytest.importorskip("resource")
+    if not hasattr(os, "posix_fallocate"):
+        pytest.skip("files cannot be given their room in advance here")
+    model = networks.cnn()
+    seen, (soft, hard) = sizes_run(model), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # as a disk that is full
+    try:
+        with pytest.raises(InputError, match=r"spill must be a folder with room for a file of 1296 bytes, got .*: \w+"):
+            capture(model, networks.images(6), ["4"], spill=tmp_path, batch_size=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert seen == [2]
+    assert os.listdir(tmp_path) == []
+
+
 def test_spill_takes_the_largest_clouds_first(tmp_path, monkeypatch) -> None:
     maps = []
     memmap = np.memmap

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 import signal
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from torch import nn
 from icsbound import records
 from icsbound._check import InputError
 from icsbound.measure.capture import capture
+from icsbound.measure.collector import Snapshot
 from icsbound.measure.floor import control, shift_report
 from icsbound.records import DistanceRecord, LayerRecord, ShiftRecord, VerdictRecord
 from icsbound.training import checkpoint, loop, measure, weights
 from icsbound.training.measure import Measured
 from icsbound.training.progress import Event
-from icsbound.training.states import MeasureConfig, States
+from icsbound.training.states import MeasureConfig, State, States
 
 LAYERS = 7  # normalization layers of a resnet8
 
@@ -134,6 +136,49 @@ def test_numbers_do_not_depend_on_the_jobs(run: Path, tmp_path: Path) -> None:
     for jobs in (1, 3):
         measure.measure(of_run(run), tmp_path / str(jobs), jobs=jobs)
     assert lines(tmp_path / "1") == lines(tmp_path / "3")
+
+
+def test_numbers_do_not_depend_on_where_outputs_lie(run: Path, tmp_path: Path) -> None:
+    spill = tmp_path / "spill"
+    spill.mkdir()
+    choice = of_run(run, views=("pooled", "sample"))
+    measure.measure(choice, tmp_path / "plain", jobs=1)
+    for name, room in (("files", {}), ("some", {"memory": 20_000}), ("all", {"memory": 1})):
+        measure.measure(choice, tmp_path / name, jobs=2, spill=spill, **room)
+        assert lines(tmp_path / name) == lines(tmp_path / "plain")
+        assert list(spill.iterdir()) == []
+
+
+def test_memory_is_refused_before_anything_is_written(run: Path, tmp_path: Path) -> None:
+    states = States(of_run(run))
+    needed = sum(cloud.nbytes for cloud in states.capture(states.pairs[0].a).clouds.values())
+    with pytest.raises(InputError, match=rf"^memory must be at least {needed} bytes for 7 clouds of 32 inputs"):
+        measure.measure(of_run(run), tmp_path / "out", jobs=1, memory=needed - 1)
+    for spill, message in (
+        (tmp_path / "none", "^spill must be an existing folder, got '"),
+        (Path(__file__), "^spill must be an existing folder, got '"),
+    ):
+        with pytest.raises(InputError, match=message):
+            measure.measure(of_run(run), tmp_path / "out", jobs=1, spill=spill)
+    assert not (tmp_path / "out").exists()
+    assert len(measure.measure(of_run(run), tmp_path / "out", jobs=1, memory=needed)) == 2 * LAYERS
+    halves = States(of_run(run, dtype="float16"), memory=needed // 2)
+    assert {cloud.dtype for cloud in halves.capture(halves.pairs[0].a).clouds.values()} == {torch.float16}
+
+
+def test_no_more_than_two_states_are_held(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, held, most = States.capture, weakref.WeakSet[torch.Tensor](), [0]
+
+    def counted(states: States, state: State, few: int | None = None) -> Snapshot:
+        found = whole(states, state, few)
+        if few is None:
+            held.add(found.clouds["norm", "pooled"])
+            most[0] = max(most[0], len(held))
+        return found
+
+    monkeypatch.setattr(States, "capture", counted)
+    measure.measure(of_run(run), tmp_path / "m", jobs=2)
+    assert most == [2]  # of three
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.7, 0.97, 1.0])
@@ -335,6 +380,7 @@ def bad(**changes: Any) -> tuple[dict[str, Any], str]:
         bad(checkpoints=("RUN",), probe=7, says="^probe must be an integer of at least 8, got 7$"),
         bad(checkpoints=("RUN",), views=("pool",), says=r"^view must be one of .*'pooled'\?\)$"),
         bad(checkpoints=("RUN",), law="batch", says="^law must be one of 'eval', 'train', 'frozen', got 'batch'$"),
+        bad(checkpoints=("RUN",), dtype="float8", says=r"^dtype must be one of 'float16', .*got 'float8'"),
         bad(checkpoints=("RUN",), rate=2.0, says=r"^rate must lie in \[0, 1\], got 2\.0$"),
         bad(checkpoints=("RUN",), layers=("nrom",), says="^layers must match layers of the model, got 'nrom'.*'norm'"),
         bad(checkpoints=("FILE", "FILE"), model="resnet8:width=4", says="must fit the network, but has another shape"),

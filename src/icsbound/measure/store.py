@@ -15,6 +15,7 @@ from icsbound._check import InputError, fail
 Key: TypeAlias = tuple[str, int, str]  # layer, which of its calls in one pass, view
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+NAMES = tuple(str(dtype).removeprefix("torch.") for dtype in DTYPES)
 
 
 class Store:
@@ -29,9 +30,9 @@ class Store:
         self, n: int, dtype: torch.dtype | None, memory: int | None, spill: str | os.PathLike[str] | None
     ) -> None:
         if dtype is not None and dtype not in DTYPES:
-            fail("dtype", "be None or one of " + ", ".join(str(d).removeprefix("torch.") for d in DTYPES), dtype)
+            fail("dtype", "be None or one of " + ", ".join(NAMES), dtype)
         if spill is not None and not os.path.isdir(spill):
-            fail("spill", "be an existing folder", spill)
+            fail("spill", "be an existing folder", str(spill))
         self._n, self._dtype, self._memory, self._spill = n, dtype, memory, spill
         self._first: dict[Key, torch.Tensor] | None = {}  # the rows of the first batch, until it ends
         self._sizes: dict[Key, int] = {}  # of the whole clouds, in bytes
@@ -81,8 +82,14 @@ class Store:
         return spilled
 
     def _mapped(self, shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
-        with tempfile.TemporaryFile(dir=self._spill, prefix="icsbound-") as file:  # the map outlives the open file
-            mapped = np.memmap(file, dtype=np.uint8, mode="w+", shape=(shape[0] * shape[1] * dtype.itemsize,))
+        size = shape[0] * shape[1] * dtype.itemsize
+        try:
+            with tempfile.TemporaryFile(dir=self._spill, prefix="icsbound-") as file:  # the map outlives the open file
+                if hasattr(os, "posix_fallocate"):  # a disk that fills up later would end the process
+                    os.posix_fallocate(file.fileno(), 0, size)
+                mapped = np.memmap(file, dtype=np.uint8, mode="w+", shape=(size,))
+        except OSError as error:
+            fail("spill", f"be a folder with room for a file of {size} bytes", str(self._spill), f": {error.strerror}")
         return torch.from_numpy(mapped).view(dtype).view(shape)
 
 

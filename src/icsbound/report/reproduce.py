@@ -35,6 +35,7 @@ MEASURE_FLAGS = {
     "--seed": "seed",
     "--rate": "rate",
     "--smallest": "smallest",
+    "--dtype": "dtype",
     "--device": "device",
 }
 SETTING = (

@@ -9,6 +9,7 @@ all: of everything called "moved", the share of false alarms is kept at `rate`; 
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -51,12 +52,20 @@ class Measured:
 
 
 def measure(
-    config: MeasureConfig, out: str | Path, *, jobs: int | None = None, progress: Progress = quiet
+    config: MeasureConfig,
+    out: str | Path,
+    *,
+    jobs: int | None = None,
+    memory: int | None = None,
+    spill: str | os.PathLike[str] | None = None,
+    progress: Progress = quiet,
 ) -> list[Measured]:
     """Measure as `config` says into the folder `out`, or go on where an earlier call was stopped.
 
     `out` receives ``config.json`` first, then a line of ``records.jsonl`` for each distance and what it says, and the
-    verdicts at the end; numbers do not depend on `jobs`, the distances at a time (default: one a core). A finished
+    verdicts at the end. Numbers do not depend on `jobs`, the distances at a time (default: one a core), nor on where
+    the clouds lie: `memory` is the most bytes that those of one state may take, of two that are held, and `spill` a
+    folder for those beyond it, as for `icsbound.capture`; a distance takes copies in float64 of its own two. A finished
     folder is left untouched. Ctrl-C and SIGTERM end the measurement after the distances under way, by
     KeyboardInterrupt (SIGTERM: SystemExit 143).
 
@@ -65,7 +74,7 @@ def measure(
     """
     out = Path(out)
     jobs = devices.cores() if jobs is None else positive_int("jobs", jobs)
-    states = States(config)
+    states = States(config, memory, spill)
     values = {**states.config.to_dict(), "files": states.files()}
     refuse_another(out, values, free=("data_dir", "checkpoints"))
     path = out / "records.jsonl"
@@ -121,12 +130,13 @@ def _distances(
             if state not in taken:
                 taken[state] = states.capture(state)
             yield [line for line in _layers(pair.run, state, taken[state]) if line not in known]
-        before, after = taken[pair.a].clouds, taken[pair.b].clouds
-        yield [line for line in picture.of(pair, before, after) if line not in known]
-        missing = [name for name in before if (pair.run, *name, pair.a.step, pair.b.step) not in have]
-        total = len(before) * len(states.pairs)
-        done += len(before) - len(missing)
-        futures = [workers.submit(_one, states.config, pair, *name, before[name], after[name]) for name in missing]
+        a, b = taken[pair.a].clouds, taken[pair.b].clouds
+        yield [line for line in picture.of(pair, a, b) if line not in known]
+        missing = [name for name in a if (pair.run, *name, pair.a.step, pair.b.step) not in have]
+        total = len(a) * len(states.pairs)
+        done += len(a) - len(missing)
+        futures = [workers.submit(_one, states.config, pair, *name, a[name], b[name]) for name in missing]
+        del a, b  # else three states would be held while the next is captured
         for future in futures:
             yield future.result()
             done += 1

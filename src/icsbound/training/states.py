@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from icsbound.measure import laws, views
 from icsbound.measure.capture import Probe, Settings, snapshot
 from icsbound.measure.collector import Snapshot
 from icsbound.measure.cost import refuse_large_probe
+from icsbound.measure.store import NAMES, refuse_too_much
 from icsbound.training import arms, data, loop, models, seeds, spec, weights
 from icsbound.training.config import TrainConfig, check_fields
 from icsbound.training.corruptions import corrupt
@@ -54,6 +56,7 @@ class MeasureConfig:
         files).
     rate: the share of false ones allowed among all "moved" verdicts.
     smallest: what a verdict takes for a shift, in units of a layer's spread in the first state; 0: any.
+    dtype: how outputs are kept, such as "float16" for half of the memory; None: as layers give them.
     """
 
     checkpoints: tuple[str, ...]
@@ -71,6 +74,7 @@ class MeasureConfig:
     seed: int | None = None
     rate: float = 0.05
     smallest: float = 0.0
+    dtype: str | None = None
     device: str = "auto"
 
     def __post_init__(self) -> None:
@@ -92,6 +96,8 @@ class MeasureConfig:
             positive_int("seed", self.seed, 0)
         real("rate", self.rate, 0.0, 1.0)
         real("smallest", self.smallest, 0.0)
+        if self.dtype is not None:
+            one_of("dtype", self.dtype, NAMES)
         arms.parse(self.arm)
 
     def to_dict(self) -> dict[str, Any]:
@@ -130,9 +136,17 @@ class Pair:
 
 
 class States:
-    """All states of one measurement, and how to capture them. Raises InputError for whatever cannot be measured."""
+    """All states of one measurement, and how to capture them. Raises InputError for whatever cannot be measured.
 
-    def __init__(self, config: MeasureConfig) -> None:
+    memory, spill: where the clouds of each state may lie, as for `icsbound.capture`.
+    """
+
+    def __init__(
+        self, config: MeasureConfig, memory: int | None = None, spill: str | os.PathLike[str] | None = None
+    ) -> None:
+        if memory is not None:
+            positive_int("memory", memory)
+        self._room: dict[str, Any] = {"memory": memory, "spill": spill}
         first = Path(config.checkpoints[0])
         self.home = TrainConfig.load(first, (config.model,)) if first.is_dir() else None  # says how inputs are prepared
         if self.home is not None:
@@ -154,6 +168,8 @@ class States:
         tried = [self.capture(state, FEW) for state in ends]
         _same_layers(ends[1].step, *tried)
         refuse_large_probe(config.probe, (cloud.shape[1] for one in tried for cloud in one.clouds.values()))
+        if spill is None:
+            refuse_too_much({k: config.probe * c[0].nbytes for k, c in tried[0].clouds.items()}, config.probe, memory)
 
     def files(self) -> dict[str, str]:
         """SHA-256 of every file of weights, by its name: a measurement that goes on must find the same."""
@@ -170,6 +186,8 @@ class States:
             law=config.law,
             batch_size=config.batch_size,
             statistics=None if statistics is None else _placed(statistics, config.device, dtype),
+            dtype=None if config.dtype is None else getattr(torch, config.dtype),
+            **(self._room if most is None else {"spill": self._room["spill"]}),
         )
         placed: Probe = _placed(probe, config.device, dtype, most)
         try:
