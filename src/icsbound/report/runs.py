@@ -125,19 +125,23 @@ def load(folder: Path) -> Study:
                 runs[key] = run
     if not runs:
         raise InputError(f"no record below {str(folder)!r} could be read: " + " ".join(notes))
-    config = _config(folder, notes)
+    return assembled(list(runs.values()), folder, _config(folder, notes), notes)
+
+
+def assembled(found: list[Run], folder: Path, config: dict[str, Any], notes: list[str]) -> Study:
+    """The study of the runs in `found`, no two of them with one arm and seed; `config` is that of their folder."""
     announced = [a for a in _list(config.get("arms")) if isinstance(a, str)]
-    found = list(runs.values())
+    present = {(run.arm, run.seed) for run in found}
     arms = list(dict.fromkeys([*(a for a in announced if any(r.arm == a for r in found)), *(r.arm for r in found)]))
     arms.sort(key=lambda arm: arm != "bn")  # a stable sort: the common control leads, the rest stays as it was
-    found.sort(key=lambda run: (arms.index(run.arm), run.seed))
+    found = sorted(found, key=lambda run: (arms.index(run.arm), run.seed))
     expected = [(a, s) for a in announced for s in _list(config.get("seeds"))]
     return Study(
         folder=folder,
         config=config,
         runs=found,
         arms=arms,
-        missing=[f"{a}-seed{s}" for a, s in expected if (a, s) not in runs],
+        missing=[f"{a}-seed{s}" for a, s in expected if (a, s) not in present],
         notes=notes,
         epochs=_frame(found, EpochRecord),
         distances=_frame(found, DistanceRecord),

@@ -12,13 +12,15 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import recorded
 from lines import changed, line, shifted, table
 
 from icsbound import report, results
 from icsbound._check import InputError
 from icsbound.records import LayerRecord, RunRecord, Writer
 from icsbound.report import plots
-from icsbound.report.results import conditions, figures, findings, markdown, reproduce
+from icsbound.report import statistics as st
+from icsbound.report.results import conditions, figures, findings, markdown, reproduce, tables
 from icsbound.report.results.groups import groups, slugs
 from icsbound.report.results.table import load
 
@@ -173,12 +175,35 @@ def test_alpha_is_that_of_the_runs_below(tmp_path: Path) -> None:
                     )
                 )
     found = load(tmp_path)
-    assert found.alpha[["arm", "seed", "step", "alpha_mean"]].values.tolist() == [
+    (study,) = found.studies.values()
+    assert study.layers[["arm", "seed", "step", "alpha_mean"]].values.tolist() == [
         ["unitized", 3, 0, 0.5],
         ["unitized", 3, 2, 0.7],
     ]
     report.build(tmp_path)
     assert (tmp_path / "figures" / "demo-alpha.svg").is_file()
+
+
+def test_the_shift_of_monitored_runs_stands_beside_their_accuracy(tmp_path: Path) -> None:
+    seeds = (3, 4)
+    lines = {(arm, seed): line(arm=arm, seed=seed) for arm in ("bn", "unitized") for seed in seeds}
+    written(tmp_path / "results.jsonl", list(lines.values()))
+    recorded.comparison(tmp_path, seeds=seeds)
+    for (arm, seed), one in lines.items():
+        (tmp_path / f"{arm}-seed{seed}" / "config.json").write_text(json.dumps(one.config))
+    found = load(tmp_path)
+    (study,) = found.studies.values()
+    assert {(run.arm, run.seed) for run in study.runs} == set(lines)
+    ratio = st.ratio(st.log_ratios(study, "unitized", "bn", "pooled"))
+    rows = [dict(zip(tables.shifts(found).columns, row, strict=True)) for row in tables.shifts(found).rows]
+    (own,) = [row for row in rows if (row["arm"], row["view"]) == ("unitized", "pooled")]
+    assert own["ratio"] == ratio.mean
+    assert own["accuracy %"] == pytest.approx(100 * lines["unitized", 3].accuracy)
+    page = report.build(tmp_path).read_text("utf-8")
+    assert "How far the layers moved, pooled view".lower() in page.lower()
+    text = (tmp_path / "results.md").read_text("utf-8")
+    assert "### demo: how far the layers moved, pooled view" in text
+    assert "- The layers of unitized moved " in text
 
 
 def test_names_tell_groups_apart_and_are_safe_as_files(tmp_path: Path) -> None:

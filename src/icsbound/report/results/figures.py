@@ -122,10 +122,11 @@ def _by_case(layers: Sequence[alt.Chart], data: pd.DataFrame, height: int) -> tu
 
 def alpha(table: Table, group: Group, name: str) -> list[Figure]:
     """Alpha over steps, for the runs of the group that left records."""
-    rows = table.of(table.alpha, group)
-    if rows.empty:
+    study = table.studies.get(group.where)
+    rows = study.layers[study.layers["alpha_mean"].notna()] if study else pd.DataFrame()
+    if study is None or rows.empty:
         return []
-    figure = alpha_of(rows, list(dict.fromkeys(rows["layer"])), table.arms_in(rows), f"{name}-alpha")
+    figure = alpha_of(rows, study.layers_in(rows), table.arms_in(rows), f"{name}-alpha")
     return [dataclasses.replace(figure, section=name)]
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from icsbound.report.findings import Finding
+import pandas as pd
+
+from icsbound.report import statistics as st
+from icsbound.report.findings import Finding, shift
 from icsbound.report.findings import Group as Findings
 from icsbound.report.results.claims import Judged, Round
 from icsbound.report.results.contrasts import Contrast
@@ -15,7 +18,8 @@ def all_findings(table: Table) -> list[Findings]:
     """Every finding of the page in reading order; what went wrong comes first."""
     found = [Findings("Look at this first", "", alerts(table))]
     found += [of_claims(one, several=len(table.claims) > 1) for one in table.claims]
-    found += [Findings(group.title, basis(table, group), of_group(table, group)) for group in table.groups]
+    for group in table.groups:
+        found += [Findings(group.title, basis(table, group), of_group(table, group)), *of_layers(table, group)]
     return [group for group in found if group.findings]
 
 
@@ -111,6 +115,14 @@ def of_group(table: Table, group: Group) -> list[Finding]:
     return found
 
 
+def of_layers(table: Table, group: Group) -> list[Findings]:
+    """How far the layers moved in the runs of one experiment that were monitored, beside how accurate they became."""
+    study = table.studies.get(group.where)
+    main = st.main_part(study.distances) if study else pd.DataFrame()
+    found = [shift(study, main[main["view"] == view], view) for view in st.views(main)] if study else []
+    return [Findings(f"{group.title}: {_small(one.title)}", one.basis, one.findings) for one in found if one]
+
+
 def evidence(contrast: Contrast) -> str:
     """What one contrast rests on: seeds, p before and after the adjustment, and the check by resampling."""
     seeds = count(len(contrast.seeds), "seed")
@@ -129,3 +141,7 @@ def p_text(value: float) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
+
+
+def _small(text: str) -> str:
+    return text[:1].lower() + text[1:]

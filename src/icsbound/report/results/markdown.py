@@ -10,7 +10,7 @@ from icsbound.report.intervals import Interval
 from icsbound.report.results import reproduce
 from icsbound.report.results.claims import Round
 from icsbound.report.results.contrasts import Contrast
-from icsbound.report.results.findings import alerts, basis, of_claims, p_text
+from icsbound.report.results.findings import alerts, basis, of_claims, of_layers, p_text
 from icsbound.report.results.groups import Group, case_name, slugs
 from icsbound.report.results.table import Table
 from icsbound.report.wording import count, percent, signed
@@ -30,6 +30,9 @@ def text(table: Table, figures: Sequence[Figure]) -> str:
         parts += _claims(fixed, several=len(table.claims) > 1)
     for name, group in zip(slugs(table.groups), table.groups, strict=True):
         parts += [_plain(f"## {group.title}"), _plain(basis(table, group)), _table(_rows(table, group))]
+        for found in of_layers(table, group):
+            listed = "\n".join(_plain(f"- {one.text} **{one.verdict}**") for one in found.findings)
+            parts += [_plain(f"### {found.title}"), _plain(found.basis), listed]
         parts += [_figure(figure) for figure in figures if figure.section == name]
     shared = [figure for figure in figures if figure.section == "batch-sizes"]
     parts += ["## Batch sizes", *map(_figure, shared)] if shared else []

@@ -12,11 +12,11 @@ import pandas as pd
 
 from icsbound import results
 from icsbound._check import InputError
-from icsbound.records import LayerRecord
 from icsbound.report import runs
 from icsbound.report.results.claims import Round, rounds
 from icsbound.report.results.contrasts import Contrast, averaged, contrasts
-from icsbound.report.results.groups import CASE, Group, case_name, case_of, group_of, groups
+from icsbound.report.results.groups import CASE, Group, Where, case_name, case_of, group_of, groups
+from icsbound.report.runs import Study
 from icsbound.results import Line
 
 _NOT_IN_A_LINE = ("data_dir", "monitor", "workers")  # of a run's config.json
@@ -26,8 +26,8 @@ _NOT_IN_A_LINE = ("data_dir", "monitor", "workers")  # of a run's config.json
 class Table:
     """A table of results. `headline` are the contrasts that the page speaks of, where a kind of cases counts as its
     mean; `cells` those of every single case; `claims` what was claimed before the runs, by file. `accuracy` has a row
-    for each group, case, arm and seed, in percent, `means` the same for the cases of the headline; `alpha` one for each
-    layer and step of a run below the folder.
+    for each group, case, arm and seed, in percent, `means` the same for the cases of the headline. `studies` are the
+    runs below the folder that belong to a group, with what was recorded of their layers while they trained.
     """
 
     lines: list[Line]
@@ -40,7 +40,7 @@ class Table:
     planned: int | None  # runs of the sweep in this folder, where it is one
     accuracy: pd.DataFrame = field(repr=False)
     means: pd.DataFrame = field(repr=False)
-    alpha: pd.DataFrame = field(repr=False)
+    studies: dict[Where, Study] = field(repr=False)
 
     def of(self, frame: pd.DataFrame, group: Group) -> pd.DataFrame:
         """The rows of `frame` that belong to `group`."""
@@ -83,7 +83,7 @@ def load(path: Path, claims: Sequence[Path] = ()) -> Table:
         planned=_planned(folder),
         accuracy=_frame(lines, found),
         means=_frame(averages, found),
-        alpha=_alpha(folder, lines, found),
+        studies=_studies(folder, lines),
     )
 
 
@@ -121,25 +121,17 @@ def _planned(folder: Path | None) -> int | None:
     return total
 
 
-def _alpha(folder: Path | None, lines: list[Line], found: list[Group]) -> pd.DataFrame:
-    """Alpha of every layer by step, of the runs one level below `folder` whose lines are in the table."""
-    number = {group.where: k for k, group in enumerate(found)}
-    group_by_config = {_as_text(line.config): number[group_of(line)] for line in lines}
-    rows: list[tuple[Any, ...]] = []
+def _studies(folder: Path | None, lines: list[Line]) -> dict[Where, Study]:
+    """The runs one level below `folder` whose lines are in the table, by group."""
+    group_by_config = {_as_text(line.config): group_of(line) for line in lines}
+    by_group: dict[Where, dict[tuple[str, int], runs.Run]] = {}
     for path in sorted(folder.glob("*/records.jsonl")) if folder else []:
         config = {k: v for k, v in runs.json_object(path.parent / "config.json").items() if k not in _NOT_IN_A_LINE}
-        group = group_by_config.get(_as_text(config))
-        if group is None:
-            continue
-        for run in runs.read(path, path.parent, []):
-            rows += [
-                (group, run.arm, run.seed, r.layer, r.step, r.alpha_mean, r.alpha_min, r.alpha_max)
-                for r in run.records
-                if isinstance(r, LayerRecord) and r.alpha_mean is not None
-            ]
-    names = ["alpha_mean", "alpha_min", "alpha_max"]
-    frame = pd.DataFrame(rows, columns=["group", "arm", "seed", "layer", "step", *names])
-    return frame.astype(dict.fromkeys(names, "float64"))
+        if group := group_by_config.get(_as_text(config)):
+            for run in runs.read(path, path.parent, []):
+                by_group.setdefault(group, {}).setdefault((run.arm, run.seed), run)
+    # What is wrong with a file is told by the page of its own run.
+    return {group: runs.assembled([*own.values()], Path(), {}, []) for group, own in by_group.items()}
 
 
 def _as_text(config: dict[str, Any]) -> str:

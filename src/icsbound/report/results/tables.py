@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from icsbound.report import tables as of_runs
 from icsbound.report.results.contrasts import Contrast
-from icsbound.report.results.groups import case_name
+from icsbound.report.results.groups import REST, case_name
 from icsbound.report.results.table import Table as Results
 from icsbound.report.tables import Table
 
@@ -25,6 +26,7 @@ def all_tables(table: Results) -> list[Table]:
     found = [
         Table("contrasts", "Arms against their controls", note, _CONTRAST, _contrasts(table, table.headline)),
         arms(table),
+        shifts(table),
     ]
     if len(table.cells) > len(table.headline):
         every = note + " Here every case stands for itself, and the adjustment is over all of them."
@@ -61,6 +63,20 @@ def arms(table: Results) -> Table:
     columns = ["experiment", "case", "arm", "seeds", "accuracy %", "std over seeds", "lowest", "highest"]
     note = "Standard deviation with n − 1. Where a case is a mean, every run was averaged over its cases first."
     return Table("accuracy", "Accuracy by arm", note, columns, rows)
+
+
+def shifts(table: Results) -> Table:
+    """One row an experiment, arm and view: the shift of the layers in monitored runs, and the accuracy beside it."""
+    rows: list[list[Any]] = []
+    columns, note = list[str](), ""
+    for group in table.groups:
+        if study := table.studies.get(group.where):
+            part, own = of_runs.shifts(study), table.of(table.accuracy, group)
+            reached = own[own["case"] == REST].groupby("arm")["accuracy"].mean()
+            rows += [[group.title, row[0], reached.get(row[0]), *row[1:]] for row in part.rows]
+            columns, note = ["experiment", "arm", "accuracy %", *part.columns[1:]], part.note
+    note += " Accuracy: of all runs as trained, monitored or not."
+    return Table("shift", "Shift beside accuracy", note, columns, rows)
 
 
 def lines(table: Results) -> Table:
