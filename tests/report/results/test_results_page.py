@@ -320,7 +320,7 @@ def test_contrasts_come_in_the_order_of_the_arms(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not KEPT.exists(), reason="the project keeps no results yet")
 def test_the_kept_text_is_that_of_the_kept_lines() -> None:
-    """`icsbound report results.jsonl --claims claims.json claims-2.json --markdown` was run after the last change of any of them."""
+    """The command in protocol.md was run after the last change of lines, claims or writer."""
     found = load(KEPT, [KEPT.with_name("claims.json"), KEPT.with_name("claims-2.json")])
     drawn = figures.all_figures(found)
     assert markdown.text(found, drawn) == KEPT.with_name("results.md").read_text(encoding="utf-8")
