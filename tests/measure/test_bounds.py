@@ -87,7 +87,7 @@ def verify(cases: int, seed: int) -> Ledger:
         a, b, label = draw(g, n, d)
         if g.random() < 0.2:
             b = b[: int(g.integers(1, n + 1))]
-        verify_pair(book, g, a, b, 10.0 ** float(g.choice([0, 0, -100, 100, -7, 7])), label)
+        verify_pair(book, g, a, b, 10.0 ** float(g.choice([0, 0, -100, 100, -7, 7, -200, 200])), label)
     return book
 
 

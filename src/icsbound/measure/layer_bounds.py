@@ -34,6 +34,11 @@ def _vector(name: str, value: Any, length: int | None = None) -> Tensor:
     return _check.finite_rows(name, value.detach().cpu().double())
 
 
+def _length(vector: Tensor) -> float:
+    """|vector|, also where squares of its entries are no float64."""
+    return math.hypot(*vector.tolist())
+
+
 def batch_norm(dimension: int) -> float:
     """W1 <= sqrt(2 d): exact statistics, γ = 1, β = 0.
 
@@ -48,7 +53,7 @@ def batch_norm_affine(weight_a: Tensor, weight_b: Tensor, bias_a: Tensor, bias_b
     weight = _vector("weight_a", weight_a)
     others = (_vector(n, z, len(weight)) for n, z in (("weight_b", weight_b), ("bias_a", bias_a), ("bias_b", bias_b)))
     weight_b, bias_a, bias_b = others
-    return math.hypot(float(weight.norm()), float(weight_b.norm()), float((bias_a - bias_b).norm()))
+    return math.hypot(_length(weight), _length(weight_b), _length(bias_a - bias_b))
 
 
 def batch_norm_tensor(
@@ -57,14 +62,19 @@ def batch_norm_tensor(
     """W1 <= sqrt(2 d - 2 <μ, μ'>) <= 2 sqrt(d) for whole outputs of convolutions, d = channels * positions.
 
     Batch norm centres a channel over samples and positions together, so that E|u|^2 <= d while the means μ, μ' (d) of
-    the tensor law need not vanish. Without them the second form, which is attained, is returned.
+    the tensor law need not vanish. Without them the second form, which is attained, is returned. A mean longer than
+    sqrt(d) is that of no such law, and raises InputError.
     """
     d = _check.positive_int("channels", channels) * _check.positive_int("positions", positions)
     if (mean_a is None) != (mean_b is None):
         raise InputError("mean_a and mean_b must be given together")
     if mean_a is None or mean_b is None:
         return 2 * math.sqrt(d)
-    return math.sqrt(max(0.0, 2 * d - 2 * float(_vector("mean_a", mean_a, d) @ _vector("mean_b", mean_b, d))))
+    means = _vector("mean_a", mean_a, d), _vector("mean_b", mean_b, d)
+    for name, mean in zip(("mean_a", "mean_b"), means, strict=True):
+        if _length(mean) > math.sqrt(d) * (1 + 1e-6):
+            _check.fail(name, f"be at most sqrt({d}) long, as E|u|^2 <= {d} has it", _length(mean))
+    return math.sqrt(max(0.0, 2 * d - 2 * float(means[0] @ means[1])))
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,7 @@ def noisy_batch_norm(a: Noise, b: Noise) -> float:
     The moments of the outputs put into the independent coupling.
     """
     a, b = _both(a, b)
-    return math.hypot(float(a.gain.norm()), float(b.gain.norm()), float((a.shift - b.shift).norm()))
+    return math.hypot(_length(a.gain), _length(b.gain), _length(a.shift - b.shift))
 
 
 def noisy_batch_norm_coarse(dimension: int, delta_max: float, eta_max: float) -> float:
@@ -125,7 +135,7 @@ def noise_effect(a: Noise, b: Noise) -> float:
     The triangle inequality over the displacement of every row: sharper than `noisy_batch_norm` where noise is small.
     """
     a, b = _both(a, b)
-    return sum(math.hypot(float((z.gain - 1).norm()), float(z.shift.norm())) for z in (a, b))
+    return sum(math.hypot(_length(z.gain - 1), _length(z.shift)) for z in (a, b))
 
 
 def noise_only(a: Noise, b: Noise) -> tuple[float, float]:
@@ -135,8 +145,8 @@ def noise_only(a: Noise, b: Noise) -> tuple[float, float]:
     sqrt(sum_j (gain_j - gain'_j)^2 + (shift_j - shift'_j)^2) is the paired coupling.
     """
     a, b = _both(a, b)
-    shift = float((a.shift - b.shift).norm())
-    return shift, math.hypot(float((a.gain - b.gain).norm()), shift)
+    shift = _length(a.shift - b.shift)
+    return shift, math.hypot(_length(a.gain - b.gain), shift)
 
 
 def effective_count(batch: int, positions: int = 1, correlation: float = 0.0) -> float:
@@ -219,13 +229,14 @@ class Unitized:
     def _reach(self, norms: Tensor) -> Tensor:
         """The most |y - β| can be at each |u|: |u| max_c |γ_c| s_c(n), since |y - β|^2 = sum_c γ_c^2 s_c^2 u_c^2."""
         alpha, weight = self._parameters()
-        n = (norms / self.target)[:, None]
+        norm, target = norms[:, None], torch.full_like(norms, self.target)[:, None]
+        # The mean of κ and |u| with weights α and 1 - α, of its kind; the ratio n need be no float64.
         mean = {
-            "harmonic": lambda: n / (alpha * n + (1 - alpha)).clamp_min(1e-300),
-            "arithmetic": lambda: alpha + (1 - alpha) * n,
-            "geometric": lambda: n ** (1 - alpha),
+            "harmonic": lambda: _harmonic(target, norm, alpha),
+            "arithmetic": lambda: alpha * target + (1 - alpha) * norm,
+            "geometric": lambda: target**alpha * norm ** (1 - alpha),
         }[self.interpolation]()
-        return self.target * (weight * mean).amax(1)
+        return torch.where(weight == 0, 0.0, weight * mean).amax(1)
 
     def noise_free_radius(self) -> float:
         """R with |y - β| <= R for every input: κ max_c |γ_c| / α_c (harmonic), κ max|γ| (all α = 1), else inf."""
@@ -247,13 +258,21 @@ class Unitized:
         if isinstance(self.norms, torch.Tensor):
             reach = self._reach(self.norms.detach().cpu().double())
             largest = float(reach.max())
-            rms = largest * float((reach / largest).square().mean().sqrt()) if largest > 0 else 0.0
-            return float(reach.mean()) if power == 1 else rms
+            if largest in (0.0, math.inf):
+                return largest
+            share = reach / largest
+            return largest * float(share.mean() if power == 1 else share.square().mean().sqrt())
         alpha, weight = self._parameters()
         if bool((alpha == alpha[0]).all()):
             return min(free, float(self._reach(torch.tensor([self.norms], dtype=torch.float64))))
-        parts = self.target * (weight * alpha).max() + (weight * (1 - alpha)).max() * self.norms
+        parts = (weight * (alpha * self.target)).max() + (weight * ((1 - alpha) * self.norms)).max()
         return min(free, float(parts))
+
+
+def _harmonic(a: Tensor, b: Tensor, alpha: Tensor) -> Tensor:
+    """1 / (α / a + (1 - α) / b), 0 where b is."""
+    mean = torch.where(b <= a, b / (alpha * (b / a) + (1 - alpha)), a / (alpha + (1 - alpha) * (a / b)))
+    return torch.where(b == 0, 0.0, mean)
 
 
 def _bias_shift(a: Tensor | None, b: Tensor | None, positions: int) -> float:
@@ -264,7 +283,7 @@ def _bias_shift(a: Tensor | None, b: Tensor | None, positions: int) -> float:
     first, second = (torch.zeros_like(next(w for w in vectors if w is not None)) if z is None else z for z in vectors)
     if first.shape != second.shape:
         raise InputError(f"bias must have the same shape at both steps, got {len(first)} and {len(second)} channels")
-    return math.sqrt(positions) * float((first - second).norm())
+    return math.sqrt(positions) * _length(first - second)
 
 
 def unitized(
@@ -283,8 +302,13 @@ def unitized(
         raise InputError("mean_a and mean_b must be given together")
     if mean_a is not None and mean_b is not None:
         mean = _vector("mean_a", mean_a)
-        inner = float(mean @ _vector("mean_b", mean_b, len(mean)))
-        bound = min(bound, math.sqrt(max(0.0, a.radius(2) ** 2 + b.radius(2) ** 2 - 2 * inner)))
+        means, radii = (mean, _vector("mean_b", mean_b, len(mean))), (a.radius(2), b.radius(2))
+        for name, vector, radius in zip(("mean_a", "mean_b"), means, radii, strict=True):
+            if _length(vector) > radius * (1 + 1e-6):
+                _check.fail(name, f"be no longer than the outputs are in root mean square, {radius:g}", _length(vector))
+        if 0 < (unit := max(radii)) < math.inf:
+            squares = sum((radius / unit) ** 2 for radius in radii) - 2 * float((means[0] / unit) @ (means[1] / unit))
+            bound = min(bound, unit * math.sqrt(max(0.0, squares)))
     return shift + bound
 
 
@@ -295,7 +319,9 @@ def arithmetic_lower(alpha: float, norms_a: Tensor, norms_b: Tensor) -> float:
     constant makes the arithmetic form noise-free for α < 1.
     """
     share = 1 - _check.real("alpha", alpha, 0.0, 1.0)
-    return share * abs(float(_vector("norms_a", norms_a).mean()) - float(_vector("norms_b", norms_b).mean()))
+    norms = _vector("norms_a", norms_a), _vector("norms_b", norms_b)
+    unit = max(1.0, *(float(z.abs().max()) for z in norms))  # sums need be no float64
+    return share * unit * abs(float((norms[0] / unit).mean()) - float((norms[1] / unit).mean()))
 
 
 def layer_bound(before: Any, after: Any, positions: int = 1) -> float:
