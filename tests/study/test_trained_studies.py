@@ -1,6 +1,7 @@
 """Studies of trained networks, on runs small enough for a test: what they measure, and which runs they take."""
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ from icsbound.measure.emd import emd
 from icsbound.records import PointRecord
 from icsbound.study import alpha, information, moments, networks, reduction, shift
 from icsbound.study.setting import Setting
-from icsbound.training import loop
+from icsbound.training import arms, loop
+from icsbound.training.config import TrainConfig
 
 LAYERS = 7  # normalization layers of a resnet8
 
@@ -113,6 +115,36 @@ def test_alpha_follows_the_runs(runs: Setting) -> None:
     assert {p.curve for p in found["accuracy"]} == {"trained", "frozen at 0 (batch norm)"}
     assert all(p.value > 0 for p in found["radius"])
     assert {p.curve for p in found["radius"]} == {"trained"}  # batch norm has none
+
+
+def test_alpha_is_frozen_at_what_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small.few_digits(monkeypatch)
+    monkeypatch.setattr(networks, "MODEL", "resnet8:width=2")
+    monkeypatch.setattr(networks, "MONITOR", {"probe": 12, "captures": 1, "views": ("pooled",)})
+    found = by_panel(list(alpha.points(0, Setting(networks=tmp_path, jobs=1))))
+    curves = [*alpha.CURVES, alpha.FINAL, alpha.RANDOM]
+    assert [p.curve for p in found["accuracy"]] == curves
+    assert {p.curve for p in found["alpha"]} == {c for c in curves if c.startswith(("trained", "as published"))}
+    runs = {run.config.arm: run for run in map(_trained, sorted(tmp_path.iterdir()))}
+    arm = next(arm for arm in runs if "alpha_drawn" in arm)
+    drawn = set(arms.parse(arm).settings["alpha_drawn"])
+    ended = next(run for run in map(_trained, tmp_path.iterdir()) if run.config.recipe.alpha_lr_factor == 10)
+    low, high = alpha._alphas(ended).aminmax()
+    assert float(low) - 1e-3 <= min(drawn) < max(drawn) <= float(high) + 1e-3
+    kept = alpha._alphas(runs[arm])
+    assert {round(a, 3) for a in kept.tolist()} <= drawn
+    assert len(set(kept.tolist())) > 1
+    gain = runs["published-batch:alpha_init=1,frozen=true"].network()
+    layer = gain.blocks[0].norms[0]
+    x = torch.randn(5, 2, 28, 28)
+    layer.reset_parameters()
+    reference = torch.nn.BatchNorm2d(2, eps=1e-3).train()(x)
+    factor = 1 / math.sqrt(2 / 28**2 + 1e-3)  # √(L/C), but for the published ε
+    torch.testing.assert_close(layer.train()(x), factor * reference, rtol=1e-3, atol=1e-3)
+
+
+def _trained(folder: Path) -> networks.Trained:
+    return networks.Trained(folder, TrainConfig.load(folder))
 
 
 @pytest.mark.parametrize(("factor", "curve"), [(5.0, "trained"), (10.0, "trained, rate × 10")])

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from icsbound._check import InputError
+from icsbound.norm.modules import UnitizedBatchNorm
 from icsbound.training import arms, models
 
 
@@ -49,6 +50,28 @@ def test_all_arms_begin_at_the_same_weights() -> None:
         assert all(torch.equal(state[k], states[0][k]) for k in shared)
     other = models.build("resnet8:width=16", classes=10, channels=3, norm=nn.BatchNorm2d, seed=4).state_dict()
     assert not torch.equal(other["stem.weight"], states[0]["stem.weight"])
+
+
+@pytest.mark.parametrize("name", ["resnet8:width=16", "nets:tiny"])
+def test_alpha_is_drawn_channel_by_channel_from_the_seed_alone(name: str) -> None:
+    def network(arm: str, seed: int) -> nn.Module:
+        return models.network(name, arms.parse(arm), classes=10, channels=3, size=8, seed=seed)
+
+    def alphas(model: nn.Module) -> list[torch.Tensor]:
+        return [layer.alpha for layer in model.modules() if isinstance(layer, UnitizedBatchNorm)]
+
+    drawn = "unitized:alpha_drawn=(0.25, 0.5, 0.75),frozen=true"
+    first, again, other = (alphas(network(drawn, seed)) for seed in (3, 3, 4))
+    assert all(map(torch.equal, first, again))
+    assert not all(map(torch.equal, first, other))
+    values = set(torch.cat(first).tolist())
+    assert len(values) > 1
+    assert values <= {0.25, 0.5, 0.75}
+    assert not any(alpha.requires_grad for alpha in first)
+    assert not torch.equal(first[0], first[1])  # no layer repeats another
+    plain = network("unitized", 3).state_dict()
+    mine = network(drawn, 3).state_dict()
+    assert all(torch.equal(mine[key], plain[key]) for key in plain if not key.endswith("alpha"))
 
 
 @pytest.mark.parametrize("before_norm", [False, True])

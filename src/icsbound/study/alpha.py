@@ -1,9 +1,13 @@
 """Whether alpha trains, and whether that matters: its course, and the accuracy of controls that take its part.
 
-The loss holds no term for the shift, so that nothing but the data moves alpha. Controls: alpha frozen at 0 (which is
-batch norm), where it started, at the mean where it ended, and at 1; its learning rate ten times as large; and scope
-"batch", which keeps alpha as a gain and unitizes nothing. Where a frozen control does as well, training alpha is not
-what helps; where batch scope does, it is the gain.
+The loss holds no term for the shift, so that nothing but the data moves alpha. Controls of the default form: alpha
+frozen at 0 (which is batch norm), at 1, and at the mean where it ended; and, for its learning rate ten times as large,
+frozen at random values, drawn for each channel among those where that one ended. Where a frozen control does as well,
+training alpha is not what helps.
+
+In the published form alpha sets the size of the outputs too, from 1 to √(L/C) of batch norm's. Two controls have a gain
+and unitize nothing: scope "batch", whose alpha is one, and batch norm with γ multiplied by √(L/C), which is scope
+"batch" with alpha frozen at 1 and makes γ learn faster by L/C. Where these do as well, it is the gain that helps.
 """
 
 from __future__ import annotations
@@ -11,39 +15,62 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+import torch
+
 from icsbound import records
+from icsbound.norm.modules import UnitizedBatchNorm
 from icsbound.records import LayerRecord, PointRecord, ResultRecord
 from icsbound.study.networks import Trained, trained
 from icsbound.study.setting import Panel, Setting
+from icsbound.training import arms
 
 NAME = "alpha"
 # Curve -> the arm that is trained.
 CURVES = {
     "trained": "unitized",
     "trained, rate × 10": "unitized*10",
-    "batch scope": "unitized:scope=batch",
     "frozen at 0 (batch norm)": "bn",
-    "frozen at 0.5": "unitized:alpha_init=0.5,frozen=true",
     "frozen at 1": "unitized-1",
+    "as published": "published",
+    "as published, batch scope": "published-batch",
+    "batch norm, γ × √(L/C)": "published-batch:alpha_init=1,frozen=true",
 }
-LONGER = {"as published": "published", "as published, batch scope": "published-batch"}
-FINAL = "frozen at its final mean"
+LONGER = {"batch scope": "unitized:scope=batch", "frozen at 0.5": "unitized:alpha_init=0.5,frozen=true"}
+FINAL, RANDOM = "frozen at its final mean", "frozen at random"
+DRAWN = 15  # values of alpha, evenly among the channels' own in the order of their size
 
 
 def points(seed: int, setting: Setting) -> Iterator[PointRecord]:
     """Course of α, |γ| and R over steps, and the accuracy at the end."""
     curves = {**CURVES, **(LONGER if setting.full or setting.runs else {})}
     names = {arm: curve for curve, arm in curves.items()}
+    ended = {}
     for run in trained(setting, list(names), seed):
         arm, factor = run.config.arm, run.config.recipe.alpha_lr_factor
         # A run of the user's may have any rate, and has one where alpha is frozen too.
         curve = names.get(f"{arm}*{factor:g}", names[arm])
-        course = list(_course(run, curve, seed))
-        yield from course
-        if curve == "trained" and setting.runs is None:
-            last = [point.value for point in course if point.panel == "alpha"][-1]
-            (final,) = trained(setting, [f"unitized:alpha_init={last:.4f},frozen=true"], seed)
-            yield from _course(final, FINAL, seed)
+        ended[curve] = run
+        yield from _course(run, curve, seed)
+    if setting.runs is None:
+        mean = float(_alphas(ended["trained"]).mean())
+        places = (torch.arange(DRAWN, dtype=torch.float64) + 0.5) / DRAWN
+        values = torch.quantile(_alphas(ended["trained, rate × 10"]), places)
+        drawn = ", ".join(f"{value:.3f}" for value in values.tolist())
+        last = [f"unitized:{start},frozen=true" for start in (f"alpha_init={mean:.4f}", f"alpha_drawn=({drawn})")]
+        for curve, run in zip((FINAL, RANDOM), trained(setting, last, seed), strict=True):
+            yield from _course(run, curve, seed)
+
+
+def _alphas(run: Trained) -> torch.Tensor:
+    """α of every channel of every layer in the end, within its range."""
+    found = [layer.clamped_alpha() for layer in run.network().modules() if isinstance(layer, UnitizedBatchNorm)]
+    return torch.cat(found).double()
+
+
+def _learns(arm: str) -> bool:
+    """Whether the arm has an alpha that is trained."""
+    alpha = getattr(arms.parse(arm).make(1), "alpha", None)
+    return alpha is not None and alpha.requires_grad
 
 
 def _means(rows: Sequence[LayerRecord], name: str) -> list[tuple[int, float]]:
@@ -70,10 +97,10 @@ def _reach(rows: Sequence[LayerRecord]) -> list[tuple[int, float]]:
 def _course(run: Trained, curve: str, seed: int) -> Iterator[PointRecord]:
     *lines, result = records.read(run.folder / "records.jsonl")
     rows = [r for r in lines if isinstance(r, LayerRecord)]
-    frozen = curve.startswith("frozen")
+    learns = _learns(run.config.arm)
     courses = {
-        "alpha": [] if frozen else _means(rows, "alpha_mean"),
-        "reach": [] if frozen else _reach(rows),
+        "alpha": _means(rows, "alpha_mean") if learns else [],
+        "reach": _reach(rows) if learns else [],
         "gamma": _means(rows, "weight_mean"),
         "radius": [(step, value) for step, value in _means(rows, "bound") if math.isfinite(value)],
     }

@@ -14,21 +14,23 @@ arm                     layer                                                   
 ======================  ===========================================================================  ===================
 
 Further settings follow a colon and go to the layer's constructor: ``unitized:alpha_init=0.3,scope=position``.
-``frozen=true`` takes alpha out of training.
+``frozen=true`` takes alpha out of training, and ``alpha_drawn=(0.2, 0.5, 0.6)`` starts each channel's at one of these.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
-from icsbound._check import InputError, fail, nearest, positive_int, shown
-from icsbound.norm.modules import UnitizedBatchNorm2d
-from icsbound.training import spec
+from icsbound._check import InputError, fail, nearest, positive_int, real, shown
+from icsbound.norm.modules import UnitizedBatchNorm, UnitizedBatchNorm2d
+from icsbound.training import seeds, spec
 
 # What the comparison decides itself, so that no arm may set it.
 _FIXED = {"self", "num_features", "device", "dtype", "process_group"}
@@ -45,18 +47,26 @@ def _group(channels: int, *, group_size: int = 16, eps: float = 1e-5) -> nn.Modu
     return nn.GroupNorm(max(1, channels // group_size), channels, eps=eps)
 
 
-def _freezable(layer: nn.Module, frozen: bool) -> nn.Module:
-    if frozen:
-        layer.get_parameter("alpha").requires_grad_(False)
+# Of alpha, which the layer's constructor does not know.
+_OF_ALPHA = ("frozen", "alpha_drawn")
+
+
+def _started(layer: UnitizedBatchNorm2d, frozen: bool, drawn: Any) -> nn.Module:
+    low, high = layer.settings.alpha_range or (-math.inf, math.inf)
+    if not isinstance(drawn, tuple | list):
+        fail("alpha_drawn", "be numbers in parentheses, such as (0.2, 0.5)", drawn)
+    for value in drawn:
+        real("alpha_drawn", value, low, high)
+    layer.alpha.requires_grad_(not frozen)
     return layer
 
 
-def _unitized(channels: int, *, frozen: bool = False, **settings: Any) -> nn.Module:
-    return _freezable(UnitizedBatchNorm2d(channels, **settings), frozen)
+def _unitized(channels: int, *, frozen: bool = False, alpha_drawn: Any = (), **settings: Any) -> nn.Module:
+    return _started(UnitizedBatchNorm2d(channels, **settings), frozen, alpha_drawn)
 
 
-def _published(channels: int, *, frozen: bool = False, **settings: Any) -> nn.Module:
-    return _freezable(UnitizedBatchNorm2d.as_published(channels, **settings), frozen)
+def _published(channels: int, *, frozen: bool = False, alpha_drawn: Any = (), **settings: Any) -> nn.Module:
+    return _started(UnitizedBatchNorm2d.as_published(channels, **settings), frozen, alpha_drawn)
 
 
 # The constructor whose arguments an arm of this kind accepts.
@@ -102,6 +112,15 @@ class Arm:
         """A fresh layer for `channels` channels."""
         return self.kind(channels, **self.settings)
 
+    def start(self, model: nn.Module, seed: int) -> nn.Module:
+        """`model`, of these layers, with alpha drawn by `seed`, channel by channel, where the arm says from what."""
+        if drawn := self.settings.get("alpha_drawn"):
+            values, generator = torch.tensor(drawn), seeds.generator(seed, "alpha")
+            for layer in model.modules():
+                if isinstance(layer, UnitizedBatchNorm):
+                    layer.alpha.data.copy_(values[torch.randint(len(values), layer.alpha.shape, generator=generator)])
+        return model
+
     def make_synchronized(self, channels: int) -> nn.Module:
         """The same, sharing its batch statistics over all processes of a group; equal in names and stored tensors."""
         if self.kind in (_unitized, _published):
@@ -136,7 +155,7 @@ def parse(text: str) -> Arm:
         fail("arm", "be one of " + ", ".join(ARMS), name, nearest(name, ARMS))
     base = ARMS[name]
     names = [p for p in inspect.signature(_ACCEPTS[base.kind]).parameters if p not in _FIXED | {"channels"}]
-    names += ["frozen"] if base.kind in (_unitized, _published) else []
+    names += _OF_ALPHA if base.kind in (_unitized, _published) else ()
     for key in settings:
         if key not in names:
             fail(f"a setting of arm {name!r}", "be one of " + ", ".join(sorted(names)), key, nearest(key, names))

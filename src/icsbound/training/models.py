@@ -189,8 +189,9 @@ def network(
     """
     if foreign.split(name) is None:
         norm = arm.make_synchronized if synchronized else arm.make
-        return build(name, classes=classes, channels=channels, norm=norm, seed=seed, dropout=dropout)
+        model = build(name, classes=classes, channels=channels, norm=norm, seed=seed, dropout=dropout)
+        return arm.start(model, seed)
     if dropout:
         fail("dropout", f"be 0 with model {name!r}, whose own settings say where it has some", dropout)
     model = foreign.build(name, classes=classes, channels=channels, size=size, seed=seed)
-    return conversion.apply(arm, model, synchronized=synchronized)
+    return arm.start(conversion.apply(arm, model, synchronized=synchronized), seed)

@@ -153,7 +153,13 @@ def test_moments_below_their_least_fail() -> None:
     assert "measured 0.700, predicted at least 0.850" in text or "measured 0.70" in text
 
 
-def alpha(end: float, *, frozen: float = 0.95, trained: float = 0.97, own: str = "trained") -> tuple[str, str]:
+def alpha(
+    end: float, *, frozen: float = 0.95, trained: float = 0.97, own: str = "trained", **others: float
+) -> tuple[str, str]:
+    """Accuracies of alpha trained and frozen, and of `others`, whose names are those of their curves in short."""
+    names = {"random": "frozen at random", "faster": "trained, rate × 10", "published": "as published"}
+    names |= {"batch": "as published, batch scope", "scaled": "batch norm, γ × √(L/C)"}
+
     def ends(name: str, value: float) -> list[Record]:
         return made.curve("alpha", "accuracy", name, [0], lambda x: value, noise=0.001)
 
@@ -163,7 +169,8 @@ def alpha(end: float, *, frozen: float = 0.95, trained: float = 0.97, own: str =
         made.curve("alpha", "reach", own, (0, 100), lambda step: end if step else 0.0),
         ends(own, trained),
         ends("frozen at 0.5", frozen),
-        ends("batch scope", 0.99),
+        ends("batch scope", 0.99),  # of the default form: batch norm, and no control of its own
+        *(ends(names[name], value) for name, value in others.items()),
     )
 
 
@@ -177,10 +184,27 @@ def test_alpha() -> None:
     assert "Alpha stayed where it started." in text
     word, text = alpha(0.4, frozen=0.99)
     assert word == "fails"
-    assert "Alpha frozen at 0.5 does better than trained." in text
+    assert "More accurate than what it is a control of: frozen at 0.5." in text
     word, text = alpha(0.4, frozen=0.97)
     assert word == "not resolved"
-    assert "Training alpha is not told apart from alpha frozen at 0.5." in text
+    assert "Not told apart from what it is a control of: frozen at 0.5." in text
+
+
+def test_every_control_of_alpha_is_judged_by_what_it_controls() -> None:
+    better = {"faster": 0.98, "random": 0.96, "published": 0.95, "batch": 0.93, "scaled": 0.94}
+    word, text = alpha(0.4, **better)
+    assert word == "holds"
+    assert "with alpha of the same values by chance: frozen at random, +2.00 points" in text
+    assert "As published, less that with a gain alone: as published, batch scope, +2.00 points" in text
+    for name, curve in (("random", "frozen at random"), ("scaled", "batch norm, γ × √(L/C)")):
+        word, text = alpha(0.4, **better | {name: 0.99})
+        assert word == "fails"
+        assert f"More accurate than what it is a control of: {curve}." in text
+    # Better than alpha as published, but no control of it, and worse than alpha at ten times the rate.
+    assert alpha(0.4, **better | {"random": 0.965})[0] == "holds"
+    word, text = alpha(0.4, **better | {"batch": 0.95})
+    assert word == "not resolved"
+    assert "Not told apart from what it is a control of: as published, batch scope." in text
 
 
 def test_alpha_is_judged_at_ten_times_the_rate_where_there_is_no_other() -> None:

@@ -13,6 +13,7 @@ from icsbound.report.wording import count, listed, number, percent, points, time
 NEGLIGIBLE = 0.05  # a share of the shift below which it does not matter
 STILL = 0.01  # a change of alpha below which no channel trained
 FASTER = "trained, rate × 10"  # the curve of alpha at ten times its rate
+PUBLISHED, SCALED = "as published", "batch norm, γ × √(L/C)"
 
 
 def reduction(studies: Studies) -> tuple[str, str]:
@@ -66,7 +67,7 @@ def moments(studies: Studies) -> tuple[str, str]:
 
 
 def alpha(studies: Studies) -> tuple[str, str]:
-    """Whether alpha moves, and whether accuracy is higher for it than with alpha frozen."""
+    """Whether alpha moves, and whether accuracy is higher for it than with controls that take its part."""
     accuracy = {
         str(curve): rows.set_index("seed")["value"]
         for curve, rows in studies.by_seed("alpha", "accuracy").groupby("curve", sort=False)
@@ -83,21 +84,33 @@ def alpha(studies: Studies) -> tuple[str, str]:
     faster = values(studies, "alpha", "reach", FASTER)
     if len(faster) and trained != FASTER:
         text += f"At ten times the rate the farthest channel went {power(student(faster.iloc[:, -1]))}. "
-    scope = values(studies, "alpha", "reach", "batch scope")
-    if len(scope):
-        text += f"With batch scope, where alpha is a gain alone, it went {power(student(scope.iloc[:, -1]))}. "
-    gains = {curve: student((accuracy[trained] - own).dropna()) for curve, own in accuracy.items() if curve != trained}
-    if gains:
-        text += "Accuracy with alpha trained, less that of the control: "
-        text += "; ".join(f"{curve}, {points(gain)}" for curve, gain in gains.items()) + ". "
-    said = {curve: gain.verdict() for curve, gain in gains.items() if curve.startswith("frozen")}
+    published = values(studies, "alpha", "reach", PUBLISHED)
+    if len(published):
+        text += f"As published, without a range, it went {power(student(published.iloc[:, -1]))}. "
+    said: dict[str, str] = {}
+    for reference, begin, controls in _judged(trained):
+        if reference in accuracy:
+            gains = {c: student((accuracy[reference] - accuracy[c]).dropna()) for c in controls if c in accuracy}
+            said |= {curve: gain.verdict() for curve, gain in gains.items()}
+            if gains:
+                text += f"{begin}: " + "; ".join(f"{curve}, {points(gain)}" for curve, gain in gains.items()) + ". "
     if farthest.count and farthest.mean < STILL and not farthest.high > STILL:
         return FAILS, text + "Alpha stayed where it started."
     if better := [curve for curve, found in said.items() if found == "lower"]:
-        return FAILS, text + f"Alpha {listed(better)} does better than trained."
+        return FAILS, text + f"More accurate than what it is a control of: {listed(better)}."
     if open_ := [curve for curve, found in said.items() if found == "not resolved"]:
-        return OPEN, text + f"Training alpha is not told apart from alpha {listed(open_)}."
+        return OPEN, text + f"Not told apart from what it is a control of: {listed(open_)}."
     return HOLDS if farthest.known and farthest.low > STILL and said else OPEN, text
+
+
+def _judged(trained: str) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+    """What is trained, how its sentence begins, and the controls that take its part."""
+    frozen = ("frozen at its final mean", "frozen at 0 (batch norm)", "frozen at 0.5", "frozen at 1")
+    return (
+        (trained, "Accuracy with alpha trained, less that with alpha", frozen),
+        (FASTER, "At ten times the rate, less that with alpha of the same values by chance", ("frozen at random",)),
+        (PUBLISHED, "As published, less that with a gain alone", (f"{PUBLISHED}, batch scope", SCALED)),
+    )
 
 
 def information(studies: Studies) -> tuple[str, str]:
