@@ -65,7 +65,10 @@ def test_settings_reach_the_layer() -> None:
         ),
         ("unitized:alpha=1", "a setting of arm 'unitized' must be one of .*, got 'alpha' (did you mean 'alpha_init'?)"),
         ("unitized:alpha_init=7", "arm 'unitized:alpha_init=7' cannot be built: alpha_init must lie in .*"),
-        ("unitized:alpha_drawn=0.3", "arm .* cannot be built: alpha_drawn must be numbers in parentheses, such as (0.2, 0.5), got 0.3"),
+        (
+            "unitized:alpha_drawn=0.3",
+            "arm .* cannot be built: alpha_drawn must be numbers in parentheses, such as (0.2, 0.5), got 0.3",
+        ),
         ("unitized:alpha_drawn=(0.3, 2)", "arm .* cannot be built: alpha_drawn must lie in [0, 1], got 2"),
         ("bn:alpha_drawn=(0.3,)", "a setting of arm 'bn' must be one of .*, got 'alpha_drawn'"),
         ("unitized:device=cuda", "a setting of arm 'unitized' must be one of .*, got 'device'"),
