@@ -22,6 +22,7 @@ from icsbound import commands as more
 from icsbound._check import InputError, fail, positive_int
 from icsbound.training import arms, data, models, recipes
 from icsbound.training.config import MonitorConfig, TrainConfig
+from icsbound.training.pretrained import Pretrained
 
 
 class _Parser(argparse.ArgumentParser):
@@ -108,6 +109,12 @@ def _training_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--image-column", metavar="NAME", help="of hub:NAME, where it has several of pictures")
     command.add_argument("--label-column", metavar="NAME", help="of hub:NAME, where it has several of classes")
     command.add_argument("--model", help=f"one of {', '.join(models.NETWORKS)}, name:width=W, {models.ELSEWHERE}")
+    command.add_argument(
+        "--weights", metavar="FILE", help="begin at these: safetensors, a torch file, a checkpoint, or a finished run"
+    )
+    command.add_argument(
+        "--new-head", action=argparse.BooleanOptionalAction, help="with --weights: the last layer begins at random"
+    )
     command.add_argument("--recipe", choices=list(recipes.RECIPES), help="where all other training values come from")
     command.add_argument(
         "--arms-file", type=Path, metavar="FILE", help="TOML: values of the recipe and settings of the layer by arm"
@@ -165,8 +172,7 @@ def _compare(args: argparse.Namespace) -> int:
     if args.resume:
         config, out = compare.CompareConfig.load(resumed(args), (args.model,)), args.resume
         same(args, model=config.base.model)
-        if args.data_dir is not None:
-            config = dataclasses.replace(config, base=dataclasses.replace(config.base, data_dir=args.data_dir))
+        config = dataclasses.replace(config, base=config.base.moved(args.data_dir, args.weights))
     else:
         default = compare.CompareConfig()
         own = by_arm(args, args.arms or default.arms)
@@ -205,15 +211,14 @@ def _train(args: argparse.Namespace) -> int:
     if args.resume:
         config, out = TrainConfig.load(resumed(args), (args.model,)), args.resume
         same(args, model=config.model)
-        if args.data_dir is not None:
-            config = dataclasses.replace(config, data_dir=args.data_dir)
+        config = config.moved(args.data_dir, args.weights)
     else:
         config = trained_alone(args)
     tracker = args.tracker or "auto"
 
     def attempt() -> None:
         loop.usable(args.snapshots, tracker, args.checkpoint_every)
-        session.Session(config.resolved())
+        session.Session(config.resolved()).begin()
 
     out = args.resume or fresh_folder(args, attempt)
     try:
@@ -266,6 +271,7 @@ _FREE_ON_RESUME = {
     "run",
     "resume",
     "data_dir",
+    "weights",  # where that file lies now
     "jobs",
     "launcher",
     "shard",
@@ -309,6 +315,10 @@ def configured(args: argparse.Namespace, base: TrainConfig) -> TrainConfig:
         for name in (f.name for f in dataclasses.fields(TrainConfig) if f.name not in ("recipe", "monitor"))
         if getattr(args, name, None) is not None
     }
+    if args.new_head and args.weights is None:
+        fail("--new-head", "come with --weights: without them every layer begins at random", args.new_head)
+    if args.weights is not None:
+        changes["pretrained"] = Pretrained(file=args.weights, new_head=bool(args.new_head))
     names = [f.name for f in dataclasses.fields(recipes.Recipe) if f.name != "name"]
     given = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}

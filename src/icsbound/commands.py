@@ -138,8 +138,7 @@ def _sweep(args: argparse.Namespace) -> int:
     if args.resume:
         config, out = SweepConfig.load(cli.resumed(args), (args.model,)), args.resume
         cli.same(args, model=config.base.model)
-        if args.data_dir is not None:
-            config = dataclasses.replace(config, base=dataclasses.replace(config.base, data_dir=args.data_dir))
+        config = dataclasses.replace(config, base=config.base.moved(args.data_dir, args.weights))
     else:
         config = sweep_config(args)
         # The other jobs of an array find the folder taken by the same sweep, and go on in it.

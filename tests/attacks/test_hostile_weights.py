@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 from hostile import Bomb, bombs, refused, safetensors_files, torch_files
+from torch import nn
 
 from icsbound.training import checkpoint, evaluate, loop, published, states, weights
 from icsbound.training.config import TrainConfig
+from icsbound.training.pretrained import Pretrained
 from icsbound.training.states import MeasureConfig
 
 BOMBS = ("system", "eval", "exec", "open", "subprocess", "inside")
@@ -33,6 +35,11 @@ def finished_run(shelf: Path) -> Path:
     return run
 
 
+def begin_at(path: Path) -> None:
+    """Let a fresh network begin at the weights of `path`, as a training does."""
+    Pretrained(file=str(path), new_head=True).resolved().put_into(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)), 2)
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("name", BOMBS)
 def test_no_loader_unpickles_code(shelf: Path, mark: Path, name: str, kind: str) -> None:
@@ -42,12 +49,14 @@ def test_no_loader_unpickles_code(shelf: Path, mark: Path, name: str, kind: str)
     # with the checksum that a checkpoint of ours has
     path = shelf / "step-000000003.pt"
     path.write_bytes(hashlib.sha256(content).digest() + content)
-    for load in (checkpoint.load, weights.read):
+    for load in (checkpoint.load, weights.read, begin_at):
         assert "is not a checkpoint of icsbound" in refused(load, path)
+    assert "nothing in it was run" in refused(begin_at, shelf / "model.pt")
     # and under the name of a format that holds no code
     run = finished_run(shelf)
     (run / "model.safetensors").write_bytes(content)
     refused(weights.read, run / "model.safetensors")
+    refused(begin_at, run)
     refused(evaluate.weights, run)
     measure = MeasureConfig(checkpoints=(str(run),), data_b=("digits:shift=contrast",), probe=8)
     refused(states.States, measure)
@@ -70,6 +79,7 @@ def test_headers_that_lie(shelf: Path, name: str) -> None:
     run = finished_run(shelf)
     (run / "model.safetensors").write_bytes(safetensors_files()[name])
     refused(weights.read, run / "model.safetensors")
+    refused(begin_at, run)
     if name != "no tensors":
         refused(evaluate.weights, run)
     refused(evaluate.load, run)
@@ -95,6 +105,23 @@ def test_checkpoints_of_something_else(shelf: Path, state: Any) -> None:
     content = torch_files(state)["zip"]
     (run / "checkpoints" / "step-000000003.pt").write_bytes(hashlib.sha256(content).digest() + content)
     assert "is no checkpoint of this run" in refused(loop.resume, run)
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        torch.zeros(1).expand(2**40),
+        torch.full((3, 2), float("inf")),
+        torch.zeros(3, 2).to_sparse(),
+        torch.zeros(3, 2, device="meta"),
+        torch.zeros(3, 2, dtype=torch.complex64),
+    ],
+    ids=["endless", "infinite", "sparse", "meta", "complex"],
+)
+def test_tensors_that_no_network_has(shelf: Path, weight: torch.Tensor) -> None:
+    state = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)).state_dict()
+    torch.save({**state, "0.weight": weight}, shelf / "a.pt")
+    assert "a.pt must" in refused(begin_at, shelf / "a.pt")
 
 
 @pytest.mark.parametrize("state", [[1, 2], torch.zeros(3), None, "step"], ids=["list", "tensor", "none", "text"])

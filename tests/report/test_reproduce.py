@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from icsbound import cli, commands
 from icsbound.report import reproduce
 from icsbound.training.compare import CompareConfig
 from icsbound.training.config import MonitorConfig, TrainConfig
+from icsbound.training.pretrained import Pretrained
 from icsbound.training.recipes import RECIPES
 from icsbound.training.states import MeasureConfig
 from icsbound.training.sweep import SweepConfig
@@ -36,6 +38,13 @@ def test_train(config: TrainConfig) -> None:
     args = cli.parser().parse_args(words[1:])
     base = TrainConfig(monitor=None if args.no_monitor else MonitorConfig())
     assert cli.configured(args, base).resolved() == config
+
+
+def test_weights_to_begin_at(tmp_path: Path) -> None:
+    (tmp_path / "a b.pt").write_bytes(b"weights")
+    config = dataclasses.replace(TRAIN, pretrained=Pretrained(file=str(tmp_path / "a b.pt"), new_head=True)).resolved()
+    again = cli.configured(cli.parser().parse_args(shlex.split(reproduce.command(config.to_dict()))[1:]), TrainConfig())
+    assert again.resolved().pretrained == config.pretrained
 
 
 @pytest.mark.parametrize("config", [CompareConfig(), CompareConfig(arms=("bn", "gn"), seeds=(4, 5), base=TRAIN)])

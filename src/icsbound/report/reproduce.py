@@ -10,12 +10,13 @@ from icsbound.report.runs import Study
 from icsbound.report.wording import listed
 
 # Flags of `icsbound compare` and `icsbound train` that do not bear the name of the value in config.json.
-NAMED: dict[tuple[str, ...], str] = {("recipe", "name"): "--recipe"}
+NAMED: dict[tuple[str, ...], str] = {("recipe", "name"): "--recipe", ("pretrained", "file"): "--weights"}
 # Values of config.json that no flag sets; the page shows them all.
 UNNAMED: set[tuple[str, ...]] = {
     ("hold_out",),
     ("dtype",),
     ("per_arm",),
+    ("pretrained", "sha256"),
     ("monitor", "views"),
     ("monitor", "against"),
     ("monitor", "law"),

@@ -18,7 +18,7 @@ from icsbound.training import data, loop, pool, recipes, seeds, weights
 from icsbound.training.compare import folder_name
 from icsbound.training.config import MonitorConfig, TrainConfig
 from icsbound.training.evaluate import finished_below
-from icsbound.training.session import load_splits, network, normalization
+from icsbound.training.session import begun, load_splits, network, normalization
 
 PROBE = 256
 MODEL = "resnet8:width=8"
@@ -57,12 +57,17 @@ class Trained:
     def network(self, path: Path | None = None) -> nn.Module:
         """The network with the weights in `path`, by default the final ones, in evaluation mode."""
         path = self.folder / "model.safetensors" if path is None else path
-        return weights.fill(self.untrained(), weights.read(path), path)
+        made = network(self.config, self.splits().train).to(self._dtype)
+        return weights.fill(made, weights.read(path), path)
 
     def untrained(self) -> nn.Module:
         """The network as it began, in evaluation mode."""
+        return begun(self.config, self.splits().train).to(self._dtype).eval()
+
+    @property
+    def _dtype(self) -> torch.dtype:
         dtype: torch.dtype = getattr(torch, self.config.dtype)
-        return network(self.config, self.splits().train).to(dtype).eval()
+        return dtype
 
     def states(self) -> Iterator[tuple[int, nn.Module]]:
         """Step and network of every state that is kept: untrained, snapshots, final."""

@@ -18,6 +18,7 @@ from icsbound._check import InputError, fail, positive_int, shown
 from icsbound.records import ResultRecord
 from icsbound.training import loop, per_arm, pool
 from icsbound.training.config import (
+    PLACES,
     MonitorConfig,
     TrainConfig,
     check_consent,
@@ -56,12 +57,13 @@ class CompareConfig:
     def runs(self) -> dict[str, TrainConfig]:
         """Folder name -> the run in it, seed by seed, so that an interrupted comparison has whole seeds first."""
         found: dict[str, TrainConfig] = {}
+        base = self.base.resolved()  # here, so that a file of weights is hashed once
         for seed in self.seeds:
             for arm in self.arms:
-                recipe = per_arm.changed(self.base.recipe, self.by_arm.get(arm, {}))
+                recipe = per_arm.changed(base.recipe, self.by_arm.get(arm, {}))
                 run = dataclasses.replace(
-                    self.base, arm=arm, seed=seed, recipe=recipe, per_arm=per_arm.values_of(self.by_arm)
-                ).resolved()
+                    base, arm=arm, seed=seed, recipe=recipe, per_arm=per_arm.values_of(self.by_arm)
+                )
                 folder = folder_name(run.run)
                 if folder in found:
                     raise InputError(f"arms must have different names as folders, got two runs for {folder!r}")
@@ -115,7 +117,7 @@ def compare(
     if jobs is not None:
         positive_int("jobs", jobs)
     runs = config.runs()
-    refuse_another(out, config.to_dict(), free=("data_dir",))
+    refuse_another(out, config.to_dict(), free=PLACES)
     if not all(loop.finished(out / folder) for folder in runs):
         try_out(runs.values())  # what cannot be trained is refused before anything is written
     claim(out, config.to_dict())

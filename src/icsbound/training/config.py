@@ -13,6 +13,7 @@ import torch
 
 from icsbound._check import InputError, fail, nearest, one_of, positive_int, real, shown
 from icsbound.training import arms, checkpoint, data, foreign
+from icsbound.training.pretrained import Pretrained
 from icsbound.training.recipes import RECIPES, Recipe
 
 
@@ -59,7 +60,8 @@ class TrainConfig:
     """One run. `standardize` brings each image to mean 0 and variance 1 by itself; else channels are divided by their
     "std" or "variance" (`divide_by`). `split` is the part whose accuracy is reported; "validation" is held out of the
     training part first. `per_arm` names the values of the recipe that an arms file sets, for this or other arms of the
-    same comparison (see `per_arm`). How pictures are read (`skip_bad` to `workers`) is told in `data.Reading`.
+    same comparison (see `per_arm`). `pretrained` says which weights the run begins at (None: random ones). How pictures
+    are read (`skip_bad` to `workers`) is told in `data.Reading`.
 
     `device` is auto, cpu, cuda or mps; `precision` is that of autocast (no, bf16, fp16), `dtype` that of the
     parameters (float32 or float64). `threads` are torch's on the CPU (None: as many as torch takes); they are part of
@@ -69,6 +71,7 @@ class TrainConfig:
     data: str = "digits"
     data_dir: str | None = None
     model: str = "resnet8"
+    pretrained: Pretrained | None = None
     arm: str = "unitized"
     seed: int = 0
     recipe: Recipe = field(default_factory=lambda: RECIPES["short"])
@@ -122,9 +125,10 @@ class TrainConfig:
         return f"{self.arm}-seed{self.seed}"
 
     def resolved(self) -> TrainConfig:
-        """This run with its device and image size settled and its data folder absolute.
+        """This run with its device and image size settled, its data folder absolute, and the weights it begins at known
+        by their hash.
 
-        Raises InputError where torch cannot use the device asked for.
+        Raises InputError where torch cannot use the device asked for, and where there are no such weights.
         """
         has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         device = ("cuda" if has["cuda"] else "cpu") if self.device == "auto" else self.device
@@ -134,12 +138,24 @@ class TrainConfig:
         size = self.image_size
         if size is None and data.scaled(self.data):
             size = data.default_size(self.data)
-        return dataclasses.replace(self, device=device, data_dir=folder, image_size=size)
+        start = None if self.pretrained is None else self.pretrained.resolved()
+        return dataclasses.replace(self, device=device, data_dir=folder, image_size=size, pretrained=start)
 
     def to_dict(self) -> dict[str, Any]:
-        """This run as plain values of JSON."""
+        """This run as plain values of JSON, without `pretrained` where there is none."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        if self.pretrained is None:
+            del values["pretrained"]
         return values
+
+    def moved(self, data_dir: str | None = None, weights: str | None = None) -> TrainConfig:
+        """This run with its data, and the weights that it begins at, where they lie now, if they moved."""
+        start = self.pretrained
+        if weights is not None:
+            if start is None:
+                fail("weights", "be left out with a run that begins at random ones", weights)
+            start = dataclasses.replace(start, file=weights)
+        return dataclasses.replace(self, data_dir=data_dir or self.data_dir, pretrained=start)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
@@ -147,7 +163,7 @@ class TrainConfig:
         if not isinstance(values, Mapping):
             fail("config", "be an object of names and values", values)
         values = dict(values)
-        for key, inner in (("recipe", Recipe), ("monitor", MonitorConfig)):
+        for key, inner in (("recipe", Recipe), ("monitor", MonitorConfig), ("pretrained", Pretrained)):
             if values.get(key) is not None:
                 values[key] = _build(inner, values[key], key)
         built: TrainConfig = _build(cls, values, "config")
@@ -223,6 +239,10 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         fail(str(path), "hold a JSON object", values)
     return values
+
+
+# What may differ in a run that goes on: where its files lie.
+PLACES = ("data_dir", "pretrained.file")
 
 
 def refuse_another(folder: Path, values: dict[str, Any], free: tuple[str, ...] = ()) -> None:

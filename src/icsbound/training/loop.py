@@ -9,7 +9,6 @@ written.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import signal
 import time
@@ -24,7 +23,7 @@ from torch.nn import functional as F
 from icsbound import records
 from icsbound._check import InputError, fail, positive_int, real
 from icsbound.training import checkpoint, devices, interrupts, seeds, tracking
-from icsbound.training.config import TrainConfig, claim, refuse_another
+from icsbound.training.config import PLACES, TrainConfig, claim, refuse_another
 from icsbound.training.journal import Journal
 from icsbound.training.profile import Profile
 from icsbound.training.progress import Event, Progress, quiet
@@ -76,13 +75,15 @@ def train(
     config = config.resolved()
     kept, tracked = usable(snapshots, tracker, checkpoint_every)
     positive_int("keep", keep)
-    refuse_another(out, config.to_dict(), free=("data_dir",))
+    refuse_another(out, config.to_dict(), free=PLACES)
     done = finished(out)
     if done is not None:
         progress(Event(config.run, done.step, done.step, done.loss, done.accuracy))
         return done
     with devices.threads(config.threads), interrupts.Interrupts() as signals:
         session = Session(config)
+        if not checkpoint.paths(out / "checkpoints"):  # else the weights that it began at are not needed any more
+            session.begin()
         if session.main:
             claim(out, config.to_dict())
         session.accelerator.wait_for_everyone()
@@ -107,13 +108,18 @@ def usable(
 
 
 def resume(
-    out: str | Path, *, data_dir: str | None = None, model: str | None = None, **options: Any
+    out: str | Path,
+    *,
+    data_dir: str | None = None,
+    weights: str | None = None,
+    model: str | None = None,
+    **options: Any,
 ) -> records.ResultRecord:
-    """Go on with the run in folder `out`; `data_dir` says where its data lie now, if they moved; `model` is to be named
-    again where it is code (see `TrainConfig.load`); `options` as for `train`.
+    """Go on with the run in folder `out`; `data_dir` and `weights` say where its data, and the weights that it began
+    at, lie now, if they moved; `model` is to be named again where it is code (see `TrainConfig.load`); `options` as for
+    `train`.
     """
-    config = TrainConfig.load(out, (model,))
-    return train(config if data_dir is None else dataclasses.replace(config, data_dir=data_dir), out, **options)
+    return train(TrainConfig.load(out, (model,)).moved(data_dir, weights), out, **options)
 
 
 def finished(out: str | Path) -> records.ResultRecord | None:
@@ -404,5 +410,6 @@ class _Loop:
             self.journal.note(self.step, f"goes on from step {self.step} of {self.session.steps} ({path.name})")
             return offset
         if passed:
+            self.session.begin()
             self.journal.note(0, "no checkpoint is sound: the run begins again")
         return 0

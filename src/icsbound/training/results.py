@@ -22,7 +22,14 @@ def of_run(config: TrainConfig, setting: str, phase: str, **measured: Any) -> Li
         batch_size=config.recipe.batch_size,
         epochs=config.recipe.epochs,
         device=config.device,
-        # Where the data lie, who decodes them and how the layers were watched change no number.
-        config={k: v for k, v in config.to_dict().items() if k not in ("data_dir", "monitor", "workers")},
+        config=_choices(config),
         **{"split": config.split, **measured},
     )
+
+
+def _choices(config: TrainConfig) -> dict[str, Any]:
+    """What of `config` changes numbers: not where files lie, who decodes them and how the layers were watched."""
+    found = {k: v for k, v in config.to_dict().items() if k not in ("data_dir", "monitor", "workers")}
+    if "pretrained" in found:
+        del found["pretrained"]["file"]
+    return found

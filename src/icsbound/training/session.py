@@ -94,6 +94,11 @@ class Session:
             law=config.law,
         )
 
+    def begin(self) -> None:
+        """Let the network begin at the weights that its config names, if it names some."""
+        if self.config.pretrained is not None:
+            self.config.pretrained.put_into(self.plain, self.batches.dataset.classes)
+
     def first_record(self) -> records.RunRecord:
         """What is trained, and with what."""
         config = self.config
@@ -179,7 +184,7 @@ def try_out(runs: Iterable[TrainConfig]) -> None:
         parts: set[str | int] = {run.arm, run.recipe.batch_size}
         if not parts <= tried:
             tried |= parts
-            Session(run)
+            Session(run).begin()
 
 
 def augmentation(recipe: recipes.Recipe, train: data.Dataset) -> batches.Augment:
@@ -208,6 +213,14 @@ def load_splits(config: TrainConfig) -> data.Splits:
         keep=config.recipe.eval_crop,
         **{name: getattr(config, name) for name in names},
     )
+
+
+def begun(config: TrainConfig, dataset: data.Dataset) -> nn.Module:
+    """The network of `config` as its training begins: at random weights, or at those of a file."""
+    model = network(config, dataset)
+    if config.pretrained is not None:
+        config.pretrained.put_into(model, dataset.classes)
+    return model
 
 
 def network(config: TrainConfig, dataset: data.Dataset, *, synchronized: bool = False) -> nn.Module:

@@ -33,7 +33,7 @@ from icsbound.measure.store import NAMES, refuse_too_much
 from icsbound.training import arms, data, loop, models, seeds, spec, weights
 from icsbound.training.config import TrainConfig, check_fields
 from icsbound.training.corruptions import corrupt
-from icsbound.training.session import load_splits, network, normalization
+from icsbound.training.session import begun, load_splits, network, normalization
 
 FEW = 8  # inputs on which a measurement is tried before it begins
 
@@ -202,7 +202,8 @@ class States:
         config = self.config
         if state.run is not None:
             own = _moved(TrainConfig.load(state.run, (config.model,)), config.data_dir)
-            model = network(own, self._splits(own).train).to(getattr(torch, own.dtype))
+            made = begun if state.path is None else network
+            model = made(own, self._splits(own).train).to(getattr(torch, own.dtype))
         elif config.model is None:
             fail("model", "be given for files of weights, as pkg.module:factory or as in a training", None)
         elif weights.is_import(config.model):

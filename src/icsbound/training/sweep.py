@@ -18,7 +18,7 @@ from icsbound._check import InputError, fail, one_of, positive_int
 from icsbound.records import ResultRecord
 from icsbound.training import cluster, devices, loop, per_arm, pool, results
 from icsbound.training.compare import folder_name
-from icsbound.training.config import TrainConfig, check_consent, check_fields, claim, read_json, refuse_another
+from icsbound.training.config import PLACES, TrainConfig, check_consent, check_fields, claim, read_json, refuse_another
 from icsbound.training.progress import Progress, quiet
 from icsbound.training.session import try_out
 
@@ -54,14 +54,14 @@ class SweepConfig:
     def runs(self) -> dict[str, TrainConfig]:
         """Folder name -> the run in it, seed by seed."""
         found: dict[str, TrainConfig] = {}
-        base = dataclasses.replace(self.base, per_arm=per_arm.values_of(self.by_arm))
+        base = dataclasses.replace(self.base, per_arm=per_arm.values_of(self.by_arm)).resolved()
         for seed in self.seeds:
             for batch_size in self.batch_sizes:
                 for arm in self.arms:
                     recipe = per_arm.changed(base.recipe, self.by_arm.get(arm, {}))
                     lr = recipe.lr * batch_size / recipe.batch_size if self.scale_lr else recipe.lr
                     scaled = dataclasses.replace(recipe, batch_size=batch_size, lr=lr)
-                    run = dataclasses.replace(base, arm=arm, seed=seed, recipe=scaled).resolved()
+                    run = dataclasses.replace(base, arm=arm, seed=seed, recipe=scaled)
                     folder = folder_name(f"{arm}-batch{batch_size}-seed{seed}")
                     if folder in found:
                         raise InputError(f"arms must have different names as folders, got two runs for {folder!r}")
@@ -124,7 +124,7 @@ def sweep(
     if not 1 <= index <= count:
         fail("shard", "be i/n with 1 <= i <= n", f"{index}/{count}")
     runs = dict(list(config.runs().items())[index - 1 :: count])
-    refuse_another(out, config.to_dict(), free=("base.data_dir",))
+    refuse_another(out, config.to_dict(), free=tuple(f"base.{place}" for place in PLACES))
     # What cannot be trained is refused before anything is written.
     try_out(run for name, run in runs.items() if loop.finished(out / name) is None)
     claim(out, config.to_dict())

@@ -22,7 +22,7 @@ from icsbound._check import InputError, fail
 from icsbound.training import checkpoint
 
 # Where training scripts keep the weights inside a file that holds more, in the order in which they are looked for.
-_INSIDE = ("model", "state_dict", "model_state_dict")
+_INSIDE = ("model", "state_dict", "model_state_dict", "net")
 # What wrappers put in front of every name.
 _WRAPPERS = ("module.", "_orig_mod.")
 # What stands before a colon in the names of networks and data sets that are no functions.
@@ -34,8 +34,8 @@ def read(path: str | Path) -> dict[str, Tensor]:
     """The tensors in the file at `path` by their names in the plain network, on the CPU.
 
     A name that ends in ``.safetensors`` is read as that, any other as a file of `torch.save` that holds a state or,
-    under "model", "state_dict" or "model_state_dict", has one inside. Raises InputError for any other content; code
-    in the file is never run.
+    under "model", "state_dict", "model_state_dict" or "net", has one inside. Raises InputError for any other content;
+    code in the file is never run.
     """
     path = Path(path)
     if not path.is_file():
