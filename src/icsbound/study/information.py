@@ -35,18 +35,19 @@ def points(seed: int, setting: Setting) -> Iterator[PointRecord]:
     for run in trained(setting, ("bn",), seed):
         fit, test, labels, truth = _features(run)
         for depth, name in enumerate(fit):
+            a, b = fit[name].double(), test[name].double()  # one layer at a time: all of them would fill a laptop
+            panel = Panel(NAME, "by layer", seed, len(truth), a.shape[1], "ridge regression, held out")
             for curve in MAPS:
-                value = probe(curve, fit[name], labels, test[name], truth)
-                panel = Panel(NAME, "by layer", seed, len(truth), fit[name].shape[1], "ridge regression, held out")
-                yield panel.point(curve, depth, value)
+                yield panel.point(curve, depth, probe(curve, a, labels, b, truth))
         middle = list(fit)[len(fit) // 2]
-        deviation = fit[middle].std(0, correction=0)
+        a, b = fit[middle].double(), test[middle].double()
+        deviation = a.std(0, correction=0)
         for offset in OFFSETS:
-            moved = [x + offset * deviation for x in (fit[middle], test[middle])]
+            moved = [x + offset * deviation for x in (a, b)]
             panel = Panel(NAME, "offset", seed, len(truth), len(deviation), "ridge regression, held out")
             for curve in MAPS:
                 yield panel.point(curve, offset, probe(curve, moved[0], labels, moved[1], truth))
-        yield from _norms(fit[middle], test[middle], seed)
+        yield from _norms(a, b, seed)
 
 
 def _features(run: Trained) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor]:
@@ -56,8 +57,7 @@ def _features(run: Trained) -> tuple[dict[str, Tensor], dict[str, Tensor], Tenso
     parts = decoded(train.take(order[:FIT])), decoded(run.probe(FIT))
     dtype = next(model.parameters()).dtype
     found = [capture(model, normalize(images, dtype), side="inputs", view="sample") for images, _ in parts]
-    doubles = [{name: cloud.double() for name, cloud in one.items()} for one in found]
-    return doubles[0], doubles[1], parts[0][1], parts[1][1]
+    return found[0], found[1], parts[0][1], parts[1][1]
 
 
 def standardized(fit: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
