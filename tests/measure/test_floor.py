@@ -48,6 +48,17 @@ def test_nothing_moved_is_rarely_called_moved(jitter: float) -> None:
     assert alarms <= 15 + 3 * math.sqrt(300 * 0.05 * 0.95)
 
 
+def test_a_cloud_that_vanishes_beside_the_other_leaves_no_nan() -> None:
+    """Potentials of the size of the first cloud, distances of the size of the second: 330 orders between them."""
+    a, b = gaussian(0, 40, 3) * 1e30, gaussian(1, 40, 3) * 1e-300
+    found, alone = floor.held_out(a, b), floor.held_out(a, 0 * b)
+    for name in ("potential", "shift", "norm"):
+        one, other = getattr(found, name), getattr(alone, name)
+        assert one.value == pytest.approx(other.value)
+        assert one.error == pytest.approx(other.error)
+    assert found.p < 1e-6
+
+
 def test_held_out_bounds_stay_below_w1() -> None:
     """One-sided coverage for a known W1 (a shift): each bound minus two errors exceeds it in few of 200 probes."""
     exceeded = {"potential": 0, "shift": 0, "norm": 0}

@@ -34,6 +34,7 @@ from icsbound.measure.emd import emd
 from icsbound.measure.floor import held_out as held_out
 from icsbound.measure.layer_bounds import layer_bound as layer_bound
 from icsbound.measure.line import line
+from icsbound.measure.plain import plain
 
 P = ParamSpec("P")
 Side = Literal["upper", "lower"]
@@ -76,9 +77,9 @@ def _bound(side: Side, cost: str, in_bracket: bool = True) -> Callable[[_OfPair[
     """Publish a bound of a pair as a function of (a, b); those without a further choice enter the bracket."""
 
     def publish(of_pair: _OfPair[P]) -> _OfClouds[P]:
+        @plain
         def of_clouds(a: Tensor, b: Tensor, /, *args: P.args, **kwargs: P.kwargs) -> float:
-            with torch.no_grad():
-                return of_pair(_pair(a, b), *args, **kwargs)
+            return of_pair(_pair(a, b), *args, **kwargs)
 
         if in_bracket:
             _BRACKET.append((of_pair.__name__, side, cost, of_pair))
@@ -389,6 +390,7 @@ def dual(p: Pair, sweeps: int = 16, max_bytes: int = costs.MAX_BYTES) -> float:
     return _units(p, identity_certificate(cost, along, enough, sweeps).lower)
 
 
+@plain
 def bracket(a: Tensor, b: Tensor, *, quadratic: bool = True, max_bytes: int = costs.MAX_BYTES) -> Bracket:
     """Every bound of W1(a, b) that needs no further choice, with its cost; `.lower` and `.upper` are the tightest.
 
@@ -402,12 +404,11 @@ def bracket(a: Tensor, b: Tensor, *, quadratic: bool = True, max_bytes: int = co
     if quadratic:
         costs.refuse_too_large(len(a), len(b), max_bytes)
     limits = {"dual": {"max_bytes": max_bytes}}
-    with torch.no_grad():
-        p = costs.pair(a, b)
-        return Bracket(
-            tuple(
-                Bound(name, side, of_pair(p, **limits.get(name, {})), cost)
-                for name, side, cost, of_pair in _BRACKET
-                if (quadratic or "m" not in cost.split()) and (len(a) == len(b) or not name.startswith("paired"))
-            )
+    p = costs.pair(a, b)
+    return Bracket(
+        tuple(
+            Bound(name, side, of_pair(p, **limits.get(name, {})), cost)
+            for name, side, cost, of_pair in _BRACKET
+            if (quadratic or "m" not in cost.split()) and (len(a) == len(b) or not name.startswith("paired"))
         )
+    )

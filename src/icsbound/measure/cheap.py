@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from icsbound._check import InputError
+from icsbound.measure.plain import plain
 
 BLOCK_BYTES = 1 << 20  # of one cloud in float64
 
@@ -29,6 +30,7 @@ class CheapBracket:
     scale: float  # sqrt((tr S + tr S') / 2), the root mean square spread
 
 
+@plain
 def cheap_bracket(a: Tensor, b: Tensor) -> CheapBracket:
     """The bracket of two finite clouds (n, d) of any float dtype on one device, row i of both from the same input.
 

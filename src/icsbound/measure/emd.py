@@ -24,6 +24,7 @@ from icsbound.measure import cost as costs
 from icsbound.measure.assignment import solve, transport
 from icsbound.measure.certificate import Certificate
 from icsbound.measure.line import line
+from icsbound.measure.plain import plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,7 @@ class EMDResult:
         return self.gap <= 1e-9 * self.value + 1e-15 * self.scale
 
 
+@plain
 def emd(
     a: Tensor,
     b: Tensor,
@@ -82,12 +84,11 @@ def emd(
     wa, wb = _weights("weights_a", weights_a, len(a)), _weights("weights_b", weights_b, len(b))
     if a.shape[1] > 1:
         costs.refuse_too_large(len(a), len(b), max_bytes)
-    with torch.no_grad():
-        pair = costs.pair(a, b)
-        uniform = len(a) == len(b) and wa is None and wb is None
-        if a.shape[1] == 1:
-            return _on_the_line(pair, wa, wb)
-        return _assigned(pair) if uniform else _transported(pair, wa, wb)
+    pair = costs.pair(a, b)
+    uniform = len(a) == len(b) and wa is None and wb is None
+    if a.shape[1] == 1:
+        return _on_the_line(pair, wa, wb)
+    return _assigned(pair) if uniform else _transported(pair, wa, wb)
 
 
 def _assigned(pair: costs.Pair) -> EMDResult:

@@ -11,11 +11,11 @@ import math
 import warnings
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from icsbound import _check
 from icsbound.measure import cost as costs
+from icsbound.measure.plain import plain
 from icsbound.measure.pot import pot
 
 
@@ -30,6 +30,7 @@ class Estimated:
     d: int
 
 
+@plain
 def sliced(a: Tensor, b: Tensor, *, projections: int = 100, seed: int = 0) -> Estimated:
     """The sliced W1: the mean, over random directions on the unit sphere, of the W1 of the projected clouds.
 
@@ -51,13 +52,13 @@ def sliced(a: Tensor, b: Tensor, *, projections: int = 100, seed: int = 0) -> Es
     _check.positive_int("projections", projections)
     _check.positive_int("seed", seed, least=0)
     ot = pot("the sliced distance")
-    with torch.no_grad():
-        pair = costs.pair(a, b)
-        x, y = (z.cpu().numpy() for z in (pair.x, pair.y))
+    pair = costs.pair(a, b)
+    x, y = (z.cpu().numpy() for z in (pair.x, pair.y))
     value = float(ot.sliced_wasserstein_distance(x, y, n_projections=projections, p=1, seed=seed))
     return _estimated(pair, value, f"sliced W1 over {projections} directions (POT)")
 
 
+@plain
 def sinkhorn(
     a: Tensor,
     b: Tensor,
@@ -90,9 +91,8 @@ def sinkhorn(
     _check.positive_int("iterations", iterations)
     costs.refuse_too_large(len(a), len(b), max_bytes)
     ot = pot("the Sinkhorn estimate")
-    with torch.no_grad():
-        pair = costs.pair(a, b)
-        cost = costs.matrix(pair).cpu()
+    pair = costs.pair(a, b)
+    cost = costs.matrix(pair).cpu()
     text = f"Sinkhorn, regularization {regularization:g} of the mean cost (POT)"
     epsilon = regularization * float(cost.mean())
     if epsilon == 0.0:  # all points are one

@@ -30,6 +30,7 @@ from icsbound._check import InputError
 from icsbound.measure import cost as costs
 from icsbound.measure.certificate import certify
 from icsbound.measure.emd import EMDResult, emd
+from icsbound.measure.plain import plain
 
 LEVEL = 0.05
 LEAST_ROWS = 8  # halves of four
@@ -176,6 +177,7 @@ def disjoint_emd(a: Tensor, b: Tensor, seed: int = 0) -> float:
     return (emd(a[one], b[two]).value + emd(a[two], b[one]).value) / 2
 
 
+@plain
 def held_out(a: Tensor, b: Tensor, seed: int = 0) -> HeldOut:
     """Lower bounds of W1 by two-fold cross-fitting over the inputs; see `HeldOut`.
 
@@ -205,8 +207,11 @@ def _norms(z: Tensor) -> Tensor:
 def _transform(x: Tensor, b: Tensor, v: Tensor) -> Tensor:
     """f(x) = min_j (|x - b_j| - v_j) for every row of x."""
     pair = costs.pair(x, b)
-    cost = costs.matrix(pair)
-    return costs.rescaled(certify(cost, costs.rescaled(v.to(cost.device), -pair.exponent)).u, pair.exponent)
+    cost, v = costs.matrix(pair), v.to(pair.x.device)
+    unit = max(pair.exponent, math.frexp(float(v.abs().max()))[1] - 900)  # v may be far beyond the scale of x and b
+    if unit > pair.exponent:
+        cost = costs.rescaled(cost, pair.exponent - unit)
+    return costs.rescaled(certify(cost, costs.rescaled(v, -unit)).u, unit)
 
 
 def _cross_fitted(terms: tuple[Tensor, ...]) -> Estimate:
@@ -222,6 +227,7 @@ def _cross_fitted(terms: tuple[Tensor, ...]) -> Estimate:
     return Estimate(value * scale, error * scale)
 
 
+@plain
 def shift_report(a: Tensor, b: Tensor, seed: int = 0) -> Shift:
     """All of this file for one layer at two steps: `str` of the result is one line, `.verdict()` the judgement.
 
