@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,92 @@ def test_a_stream_is_shuffled_by_epoch_and_can_be_entered_anywhere(
     assert rows(splits.test.images[:]) == list(range(6))
     with pytest.raises(InputError, match=r"^the training part of hub:me/shelf must be read in order, since it is"):
         train.images[torch.tensor([3])]
+
+
+def shares(
+    train: data.Dataset, number: int, world: int = 2, only: int | None = None, **options: int
+) -> list[list[list[int]]]:
+    """Process (or one of them only) -> batch -> its rows."""
+    assert isinstance(train.images, stream.Stream)
+    mine = dataclasses.replace(train, images=train.images.shared(world))
+    return [
+        [rows(images) for images, *_ in epoch(mine, number, rank=rank, world=world, **options)]
+        for rank in range(world)
+        if only in (None, rank)
+    ]
+
+
+def test_processes_have_files_to_themselves(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "BUFFER", 4)
+    monkeypatch.setattr(stream, "_LEAST", 4)
+    train = data.load("hub:me/shelf", data_dir=shelf, image_size=16, stream=True, workers=0).train
+    whose = set()
+    for number in range(6):
+        both = shares(train, number)
+        assert [[len(batch) for batch in mine] for mine in both] == [[3, 3, 3, 1]] * 2
+        halves = [sorted(itertools.chain(*mine)) for mine in both]
+        assert sorted(halves) == [list(range(10)), list(range(10, 20))]
+        whose.add(halves[0][0])
+        assert both != shares(train, number + 1)
+        assert both == shares(train, number)
+        for start in (1, 3):
+            assert shares(train, number, start=start) == [mine[start:] for mine in both]
+    assert whose == {0, 10}  # files change hands
+
+
+def test_processes_read_no_rows_but_their_own(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = data.load("hub:me/shelf", 5, data_dir=shelf, image_size=16, stream=True, workers=0, hold_out=0.3).train
+    read: list[int] = []
+    chosen = stream.HeldOut.chosen
+
+    def watched(held: stream.HeldOut, row: Any) -> bool:
+        with Image.open(io.BytesIO(row["image"]["bytes"])) as picture:
+            read.append(picture.getpixel((0, 0))[0] // 10)
+        return chosen(held, row)
+
+    monkeypatch.setattr(stream.HeldOut, "chosen", watched)
+    for rank in (0, 1):
+        read.clear()
+        shares(train, 0, only=rank)
+        assert len({row // 10 for row in read}) == 1
+        assert len(set(read)) == 10
+
+
+def test_shares_of_unequal_length_fill_every_batch(shelf: Path) -> None:
+    # By content more is held out of one file than of the other.
+    splits = data.load("hub:me/shelf", 2, data_dir=shelf, image_size=16, stream=True, workers=0, hold_out=0.4)
+    held = rows(splits.validation.images[:])
+    left = [10 - sum(row // 10 == file for row in held) for file in (0, 1)]
+    assert left[0] != left[1]
+    for number in range(3):
+        both = shares(splits.train, number)
+        whole, rest = divmod(sum(left), 6)
+        assert [[len(batch) for batch in mine] for mine in both] == [
+            [3] * whole + [len(range(rank, rest, 2))] * (rest > 1) for rank in (0, 1)
+        ]
+        assert not set(held) & set(itertools.chain(*both[0], *both[1]))
+        assert len({row // 10 for batch in both[0] for row in batch}) == 1
+        assert both == shares(splits.train, number)
+        assert shares(splits.train, number, start=1) == [mine[1:] for mine in both]
+
+
+def test_row_groups_are_shared_out_where_files_are_too_few(shelf: Path) -> None:
+    table = parquet.read_table(shelf / "data" / "train-00000-of-00002.parquet")
+    (shelf / "data" / "train-00001-of-00002.parquet").unlink()
+    train = shelf / "data" / "train-00000-of-00002.parquet"
+    read: dict[str, Any] = {"data_dir": shelf, "image_size": 16, "stream": True, "workers": 0}
+    parquet.write_table(table, train, row_group_size=5)
+    both = shares(data.load("hub:me/shelf", **read).train, 0)
+    assert sorted(sorted(itertools.chain(*mine)) for mine in both) == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+    parquet.write_table(table, train)
+    few = data.load("hub:me/shelf", **read).train
+    message = (
+        r"^the training part of hub:me/shelf has 1 shards \(files or row groups\), which 2 processes cannot share out"
+    )
+    with pytest.warns(UserWarning, match=message):
+        both = shares(few, 0)
+    whole = [rows(images) for images, *_ in epoch(few, 0)]
+    assert both == [[batch[rank::2] for batch in whole] for rank in (0, 1)]
 
 
 def test_part_of_a_stream_is_held_out(shelf: Path) -> None:

@@ -59,7 +59,7 @@ class Batches:
     The last batch of an epoch is shorter where `batch_size` does not divide the images; where it would hold a single
     one, that image waits for the next epoch's permutation, since one image has no batch statistics. In a group of
     `world` processes each takes every `world`-th image of the same batch, so that the batches do not depend on how
-    many processes there are.
+    many processes there are (but for a stream, which they share out: see `stream`).
     """
 
     dataset: Dataset

@@ -18,6 +18,7 @@ from icsbound.measure.monitor import ICSMonitor
 from icsbound.training import arms, batches, data, devices, models, recipes, seeds
 from icsbound.training.config import TrainConfig
 from icsbound.training.score import score
+from icsbound.training.stream import Stream
 
 
 class Session:
@@ -39,7 +40,7 @@ class Session:
         self.normalize = normalization(config, splits.train)
         self.held_out = self._moved(splits.part(config.split))
         self.batches = batches.Batches(
-            self._moved(splits.train),
+            self._shared(self._moved(splits.train)),
             recipe.batch_size,
             config.seed,
             augmentation(recipe, splits.train),
@@ -77,6 +78,12 @@ class Session:
         device = self.accelerator.device
         return dataclasses.replace(dataset, images=dataset.images.to(device), labels=dataset.labels.to(device))
 
+    def _shared(self, dataset: data.Dataset) -> data.Dataset:
+        images, world = dataset.images, self.accelerator.num_processes
+        if world == 1 or not isinstance(images, Stream):
+            return dataset
+        return dataclasses.replace(dataset, images=images.shared(world, say=self.main))
+
     def _monitor(self) -> ICSMonitor:
         config = self.config.monitor
         assert config is not None
@@ -92,6 +99,7 @@ class Session:
             views=config.views,
             against=config.against,
             law=config.law,
+            picture=True,
         )
 
     def begin(self) -> None:

@@ -1,8 +1,11 @@
 """Training pictures that are read as they come and never kept: for data sets larger than the disk.
 
 An epoch's order is that of the files, themselves in random order, shuffled in a buffer; it is fixed by seed and epoch,
-so that a resumed run skips what it has seen. Every process reads all rows and decodes its share of each batch: batches
-do not depend on how many processes there are.
+so that a resumed run skips what it has seen. Of several processes each has shards to itself, other ones each epoch, and
+reads and decodes nothing else; its worker processes are handed rows that are read. Shards are files, or where there are
+too few of those their row groups. They may differ in length: a process that comes to the end of its own begins them
+again, and what another has left over waits for the next epoch. Where shards are too few, every process reads all rows
+and decodes its share of each batch, and the run says so.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +28,9 @@ from icsbound.training.pictures import Bad, Decoder, Encoded, RandomCrop, decode
 
 # Rows among which the next is drawn. An ImageNet row has about 110 kB.
 BUFFER = 4096
+_LEAST = 256  # of one process, where many share that number
+# So many shards a process differ in number by a tenth at most; fewer must be equally many.
+_MANY = 10
 _CPU = torch.device("cpu")
 
 
@@ -52,7 +59,8 @@ class HeldOut:
 class Stream:
     """Stands where a data set has the tensor of its images, `count` of them, which can be read in order alone.
 
-    `rows` is an iterable data set of `datasets`; rows that are `held_out` are passed over.
+    `rows` is an iterable data set of `datasets`; rows that are `held_out` are passed over. `sharers` processes have
+    shards of it to themselves.
     """
 
     rows: Any
@@ -65,6 +73,7 @@ class Stream:
     bad: Bad
     workers: int
     held_out: HeldOut | None = None
+    sharers: int = 1
     device: torch.device = _CPU
 
     @property
@@ -75,6 +84,25 @@ class Stream:
     def to(self, device: torch.device | str) -> Stream:
         """The same stream, decoded images on `device`."""
         return dataclasses.replace(self, device=torch.device(device))
+
+    def shared(self, world: int, *, say: bool = True) -> Stream:
+        """The same stream for `world` processes, each with shards to itself; as it is, with a warning where they are to
+        `say` so, if it has too few.
+        """
+        rows = self.rows
+        # By row groups only where it must be, since every footer is read for it; older versions of `datasets` cannot.
+        if _too_few(rows, world) and hasattr(rows, "reshard"):
+            rows = rows.reshard()
+        if not _too_few(rows, world):
+            return dataclasses.replace(self, rows=rows, sharers=world)
+        if say:
+            warnings.warn(
+                f"{self.what} has {rows.num_shards} shards (files or row groups), which {world} processes cannot share "
+                f"out: each reads all rows and leaves those of the others; a multiple of {world} would do, or "
+                f"{_MANY * world} and more",
+                stacklevel=2,
+            )
+        return self
 
     def __getitem__(self, index: Any) -> Tensor:
         """The first images of a fixed order, ``[:n]``; all other places would need what is not kept."""
@@ -94,15 +122,17 @@ class Stream:
         world: int = 1,
         crop: RandomCrop | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images and labels of the batches from `start` on of an epoch, every `world`-th image of each from `rank`."""
-        rows = self._order(seeds.number(seed, "order", epoch), skip=start * batch_size)
-        return self._batches(rows, batch_size, crop, rank, world)
+        """Images and labels of one process's share of the batches from `start` on of an epoch: where processes have
+        shards to themselves as many of its own, else every `world`-th image of the batch from `rank`.
+        """
+        order = seeds.number(seed, "order", epoch)
+        if world == self.sharers > 1:
+            rows = self._own(order, start * batch_size // world, rank)
+            return self._batches(rows, batch_size // world, crop)
+        return self._batches(self._order(order, skip=start * batch_size), batch_size, crop, rank, world)
 
     def _order(self, seed: int, skip: int = 0) -> Iterator[Encoded]:
-        rows = self.rows
-        if self.held_out is not None:
-            rows = rows.filter(self.held_out.left)
-        shuffled = rows.shuffle(seed=seed, buffer_size=BUFFER).skip(skip)
+        shuffled = self._shuffled(seed, BUFFER).skip(skip)
         seen = skip
         for row in itertools.islice(shuffled, self.count - skip):
             yield encoded(row, self.columns, self.classes, seen, f"{self.what}, row {seen} of seed {seed}")
@@ -111,6 +141,32 @@ class Stream:
             # Where none came, how many of those that were skipped there are is not known.
             got = f"at most {seen}" if seen == skip > 0 else str(seen)
             raise InputError(f"{self.what} must hold {self.count} images, got {got}")
+
+    def _shuffled(self, seed: int, buffer: int) -> Any:
+        rows = self.rows if self.held_out is None else self.rows.filter(self.held_out.left)
+        return rows.shuffle(seed=seed, buffer_size=buffer)
+
+    def _own(self, seed: int, skip: int, rank: int) -> Iterator[Encoded]:
+        """What process `rank` has of an epoch, without the first `skip` pictures: image number i of the epoch is one of
+        process i mod `sharers`.
+        """
+        world = self.sharers
+        # Shuffled first: shards go to other processes in each epoch.
+        mine = self._shuffled(seed, max(BUFFER // world, _LEAST)).shard(world, rank, contiguous=False)
+        numbers = range(rank, self.count, world)[skip:]
+        for number, row in zip(numbers, itertools.islice(self._again(mine, rank), skip, None), strict=False):
+            where = f"{self.what}, row {number // world} of process {rank} of {world}, seed {seed}"
+            yield encoded(row, self.columns, self.classes, number, where)
+
+    def _again(self, rows: Any, rank: int) -> Iterator[Any]:
+        """`rows` over and over."""
+        while True:
+            empty = True
+            for row in rows:
+                empty = False
+                yield row
+            if empty:
+                raise InputError(f"{self.what} must hold images in the shards of every process, got none in {rank}'s")
 
     def _batches(
         self, rows: Iterator[Encoded], batch_size: int, crop: RandomCrop | None, rank: int = 0, world: int = 1
@@ -131,6 +187,11 @@ class Gathered:
     def picture(self, index: int) -> tuple[bytes, str]:
         """The content of a picture, and its row."""
         return self._contents[index]
+
+
+def _too_few(rows: Any, world: int) -> bool:
+    count = int(rows.num_shards)
+    return count < _MANY * world and count % world != 0
 
 
 def encoded(row: Any, columns: Columns, classes: int, number: int, where: str) -> Encoded:
