@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import recorded
+from test_pictures import transports
 
 from icsbound import report
 from icsbound._check import InputError
@@ -235,8 +236,11 @@ def test_large_runs_stay_small(tmp_path: Path, steps: int) -> None:
         step = "".join(to_line(line) for line in lines if isinstance(line, DistanceRecord))
         recorded.save(tmp_path / arm, lines[:1])
         with open(tmp_path / arm / "records.jsonl", "a", encoding="utf-8") as file:
+            drawn = transports(f"{arm}-seed0", range(steps + 1), n=160, layer=layers[-1])
             for k in range(steps):
-                file.write(step.replace('"step_a": 0, "step_b": 1', f'"step_a": {k}, "step_b": {k + 1}'))
+                file.write(
+                    to_line(drawn[k]) + step.replace('"step_a": 0, "step_b": 1', f'"step_a": {k}, "step_b": {k + 1}')
+                )
             file.writelines(map(to_line, lines[-4:]))
     path = report.build(tmp_path)
     assert path.stat().st_size < 2_000_000
@@ -247,6 +251,7 @@ def test_large_runs_stay_small(tmp_path: Path, steps: int) -> None:
     assert "12 of 200 layers, evenly spread." in page.text
     assert f"{400 * steps:,}" in page.text  # every distance counts in the findings
     assert np.isfinite(heat["scale_free"]).all()
+    assert f"24 of {2 * steps:,} pairs of steps." in page.text
 
 
 def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_many_steps_are_drawn_evenly(tmp_path: Path) -> None:
     assert ridge.data["step"].nunique() == pictures.RIDGES
     assert (ridge.data["step"].min(), ridge.data["step"].max()) == (0, 400)
     assert arrows.data["steps"].nunique() == pictures.PAIRS
-    assert "12 of 40 pairs of steps." in arrows.basis
+    assert "24 of 40 pairs of steps." in arrows.basis
 
 
 def test_runs_are_told_apart(tmp_path: Path) -> None:
@@ -103,6 +103,19 @@ def test_runs_are_told_apart(tmp_path: Path) -> None:
     arrows = pictures.arrows(load(tmp_path))
     assert arrows is not None
     assert set(arrows.data["steps"]) == {"fog: 0 to 1", "contrast: 0 to 1"}
+
+
+def test_of_an_arm_the_first_seed_is_drawn(tmp_path: Path) -> None:
+    for arm, seed in (("unitized", 3), ("unitized", 2), ("bn", 2), ("bn", 5)):
+        run = f"{arm}-seed{seed}"
+        recorded.save(tmp_path / run, recorded.of_run(arm, seed) + transports(run, (0, 1, 4)))
+    study = load(tmp_path)
+    ridge, arrows = pictures.ridge(study), pictures.arrows(study)
+    assert ridge is not None
+    assert arrows is not None
+    assert list(ridge.data["run"].unique()) == ["bn-seed2", "unitized-seed2"]
+    assert "Of 2 runs, each on a plane of its own." in ridge.basis
+    assert set(arrows.data["steps"]) == {f"{run}: {k}" for run in ridge.data["run"] for k in ("0 to 1", "1 to 4")}
 
 
 def test_the_page_holds_both_and_says_how_to_read_them(folder: Path) -> None:

@@ -20,6 +20,7 @@ from icsbound.measure.emd import emd
 from icsbound.measure.entries import Place, distance_record, layer_record, shift_record, verdict_record
 from icsbound.measure.floor import LEAST_ROWS, LEVEL, Shift, control, shift_report
 from icsbound.measure.layers import Layers
+from icsbound.measure.picture import PLANE, Picture
 from icsbound.measure.ranks import gathered, require_group
 from icsbound.measure.schedules import Budget, Pace, Schedule, schedule
 from icsbound.records import CostRecord, Record, VerdictRecord
@@ -56,6 +57,8 @@ class ICSMonitor:
         `icsbound.measure.entries.judged` judges all steps together when the training is over. It takes some five
         times as long as the distances alone.
     smallest: what the verdicts take for a shift, in units of each layer's spread before it.
+    picture: also draw the last layer in the first view, at every exact measurement: a `TransportRecord` of at most 160
+        outputs on the plane of the first capture, some 5 kB.
     alert: called with the record of every "moved" verdict (`verdicts` are then on), once all records of the step are
         with the sinks and the monitor is ready for the next: it may raise, to stop a training that can be saved and
         resumed.
@@ -96,6 +99,7 @@ class ICSMonitor:
         verdicts: bool = False,
         smallest: float = 0.0,
         rate: float = LEVEL,
+        picture: bool = False,
         alert: Callable[[VerdictRecord], object] | None = None,
         gather: bool = False,
         **settings: Any,
@@ -118,6 +122,7 @@ class ICSMonitor:
             _check.fail("against", "be 'previous', 'first' or a number of captures to look back", against)
         self._against = against
         self._sinks: Sequence[Sink] = () if sink is None else (sink,) if callable(sink) else tuple(sink)
+        self._picture = Picture(self._views[0]) if picture else None
         self._gather = gather
         if gather:
             require_group()
@@ -190,6 +195,8 @@ class ICSMonitor:
             _STEPS: torch.tensor([*steps, -1 if self._last_step is None else self._last_step]),
             _PACE: torch.tensor([interval, *self.pace.state()], dtype=torch.float64),
         }
+        if self._picture is not None:
+            state |= self._picture.state()
         for index, (_, clouds) in enumerate(self._past):
             state.update({f"{index}.{view}.{layer}": cloud for (layer, view), cloud in clouds.items()})
         return state
@@ -200,9 +207,11 @@ class ICSMonitor:
             *steps, last = state[_STEPS].tolist()
             interval, *pace = state[_PACE].tolist()
             past: list[Clouds] = [{} for _ in steps]
-            for key in state.keys() - {_STEPS, _PACE}:
+            for key in (key for key in state if key not in (_STEPS, _PACE) and not key.startswith(PLANE)):
                 index, view, layer = key.split(".", 2)
                 past[int(index)][layer, view] = state[key]
+            if self._picture is not None:
+                self._picture.load(state)
         except (KeyError, ValueError, IndexError):
             _check.fail("state", f"hold {_STEPS!r}, {_PACE!r} and clouds, as state_dict gives it", sorted(state))
         if any({view for _, view in clouds} != set(self._views) for clouds in past):
@@ -221,6 +230,8 @@ class ICSMonitor:
             self.pace.measured(captured, exact)
             return
         began = time.perf_counter()
+        if self._picture is not None:
+            self._picture.see(taken.clouds)
         before_step, before = self._past[0] if len(self._past) == self._past.maxlen else (step, None)
         if before is not None:
             yield from self._distances(before_step, before, step, taken.clouds, exact, captured / len(taken.clouds))
@@ -280,6 +291,8 @@ class ICSMonitor:
             if shift is not None:
                 yield shift_record(place, shift, seconds)
                 judged[place] = shift
+            if exact and self._picture is not None and (layer, view) == self._picture.key(after):
+                yield from self._picture.of(place, a, b)
         if judged:
             for place, verdict in zip(judged, control(list(judged.values()), self._rate, self._smallest), strict=True):
                 yield verdict_record(place, verdict, len(judged))

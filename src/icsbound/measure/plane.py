@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,22 @@ class Plane:
         self.directions: Tensor = directions * torch.where(signs == 0, 1.0, signs)
         total = float(values.square().sum())
         self.share = float(values[:2].square().sum()) / total if total > 0 else 1.0
+
+    def state(self) -> dict[str, Tensor]:
+        """What `restored` makes the same plane from."""
+        return {
+            "mean": self.mean,
+            "directions": self.directions,
+            "share": torch.tensor(self.share, dtype=torch.float64),
+        }
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Tensor]) -> Plane:
+        """The plane of `state`. Raises KeyError where something is missing."""
+        plane = cls.__new__(cls)
+        plane.mean, plane.directions = state["mean"], state["directions"]
+        plane.share = float(state["share"])
+        return plane
 
     def place(self, cloud: Tensor) -> Tensor:
         """The rows of `cloud` (m, d) on the plane: (m, 2), in the units of the cloud, the mean at the origin."""

@@ -13,24 +13,34 @@ from icsbound.report.runs import Study
 from icsbound.report.statistics import evenly
 from icsbound.report.wording import count, number, percent
 
-PAIRS = 12  # pairs of steps that can be chosen
+PAIRS = 24  # pairs of steps that can be chosen
+RUNS = 8  # runs that can be chosen
 RIDGES = 14  # steps drawn one above the other
 GRID = 90  # places along a ridge
 COLOURS = ["#2f6fde", "#d9482b"]  # from the first step to the last, seen on white and on black
 
 
 def transports(study: Study) -> list[TransportRecord]:
-    """Every recorded transport, in the order of runs and steps."""
-    found = [r for run in study.runs for r in run.records if isinstance(r, TransportRecord)]
-    return sorted(found, key=lambda r: (r.step_a, r.step_b))
+    """The recorded transports that are drawn, in the order of their steps: of an arm those of its first seed alone."""
+    first: dict[str, list[TransportRecord]] = {}
+    for run in sorted(study.runs, key=lambda run: (study.arms.index(run.arm), run.seed)):
+        found = [r for r in run.records if isinstance(r, TransportRecord)]
+        if found:
+            first.setdefault(run.arm, found)
+    return sorted(
+        (r for found in evenly(list(first.values()), RUNS) for r in found), key=lambda r: (r.step_a, r.step_b)
+    )
 
 
 def _where(records: list[TransportRecord]) -> str:
     """Which layer is drawn, of how many inputs, and how much of it the plane holds."""
-    first = records[0]
+    first, shares = records[0], sorted(r.share for r in records)
+    share = percent(shares[0]) + (f" to {percent(shares[-1])}" if shares[-1] > shares[0] else "")
+    runs = len({r.run for r in records})
+    several = f" Of {count(runs, 'run')}, each on a plane of its own." if runs > 1 else ""
     return (
-        f"{first.layer}, {first.view} view: {count(first.n, 'input')}, d = {first.d:,}; the plane holds "
-        f"{percent(first.share)} of the variance at the first state."
+        f"{first.layer}, {first.view} view: {count(first.n, 'input')}, d = {first.d:,}; the plane holds {share} of the "
+        f"variance at the first state.{several}"
     )
 
 
@@ -140,7 +150,7 @@ def arrows(study: Study) -> Figure | None:
     )
     chart = alt.layer(moves, begins, ends).properties(width=WIDTH, height=420).add_params(menu("steps", names))
     last = shown[-1]
-    more = "" if len(shown) == len(records) else f" {len(shown)} of {len(records)} pairs of steps."
+    more = "" if len(shown) == len(records) else f" {len(shown)} of {len(records):,} pairs of steps."
     return Figure(
         name="picture-transport",
         section="shift",

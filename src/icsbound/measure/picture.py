@@ -1,0 +1,73 @@
+"""What is drawn of one layer: its outputs on a plane at every state, and the best transport between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from icsbound.measure.plane import Plane, transported
+from icsbound.records import Place, TransportRecord
+
+ROWS = 160  # inputs in the picture: more would be a stain
+PLANE = "plane."
+
+
+class Picture:
+    """Follows the last layer in one view. Its plane is that of the first cloud it is shown.
+
+    Clouds are as a capture gives them, by (layer, view). Of a layer with a single value an input nothing is drawn.
+    """
+
+    def __init__(self, view: str) -> None:
+        self._view = view
+        self.plane: Plane | None = None
+
+    def key(self, clouds: Mapping[tuple[str, str], Tensor]) -> tuple[str, str]:
+        """Layer and view that are followed."""
+        return [key for key in clouds if key[1] == self._view][-1]
+
+    def see(self, clouds: Mapping[tuple[str, str], Tensor]) -> None:
+        """Fix the plane by the first clouds that are shown."""
+        cloud = clouds[self.key(clouds)]
+        if self.plane is None and cloud.shape[1] > 1:
+            self.plane = Plane(cloud)
+
+    def state(self) -> dict[str, Tensor]:
+        """The plane as tensors, their names beginning with `PLANE`; nothing before there is one."""
+        return {} if self.plane is None else {PLANE + name: tensor for name, tensor in self.plane.state().items()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with the plane in `state`, or with none where it holds none. Raises KeyError for a part of one."""
+        found = {name.removeprefix(PLANE): tensor for name, tensor in state.items() if name.startswith(PLANE)}
+        self.plane = Plane.restored(found) if found else None
+
+    def of(self, place: Place, a: Tensor, b: Tensor) -> list[TransportRecord]:
+        """The transport between two clouds of the layer that is followed, named by `place`; none without a plane."""
+        if self.plane is None:
+            return []
+        rows = torch.linspace(0, len(a) - 1, min(ROWS, len(a))).round().long()
+        start = self.plane.place(a[rows.to(a.device)])
+        found, end = transported(start, self.plane.place(b[rows.to(b.device)]))
+        record = TransportRecord(
+            **vars(place),
+            n=len(rows),
+            d=a.shape[1],
+            share=_short(self.plane.share),
+            value=_short(found.value),
+            x_a=_shorts(start[:, 0]),
+            y_a=_shorts(start[:, 1]),
+            x_b=_shorts(end[:, 0]),
+            y_b=_shorts(end[:, 1]),
+        )
+        return [record]
+
+
+def _short(value: float) -> float:
+    """Five digits: a picture shows no more."""
+    return float(f"{value:.5g}")
+
+
+def _shorts(values: Tensor) -> list[float]:
+    return [_short(value) for value in values.tolist()]
