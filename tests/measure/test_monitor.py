@@ -22,9 +22,18 @@ from icsbound.measure.emd import emd
 from icsbound.measure.entries import judged, layer_record
 from icsbound.measure.floor import control, shift_report
 from icsbound.measure.monitor import ICSMonitor
+from icsbound.measure.plane import Plane
 from icsbound.measure.schedules import Budget
 from icsbound.norm.modules import UnitizedBatchNorm2d
-from icsbound.records import CostRecord, DistanceRecord, LayerRecord, ShiftRecord, VerdictRecord, without_clock
+from icsbound.records import (
+    CostRecord,
+    DistanceRecord,
+    LayerRecord,
+    ShiftRecord,
+    TransportRecord,
+    VerdictRecord,
+    without_clock,
+)
 
 
 def optimizer_steps(model: nn.Module, monitor: ICSMonitor | None, steps: range) -> list[records.Record]:
@@ -147,7 +156,8 @@ def monitor_first(model: nn.Module, monitor: ICSMonitor) -> list[records.Record]
 @pytest.mark.parametrize("against", ["previous", "first", 2])
 def test_a_resumed_training_goes_on_with_the_same_references(tmp_path: Path, against) -> None:
     def new_monitor(model):
-        return ICSMonitor(model, probe, every=2, cheap_every=1, against=against, views=("pooled", "projection"))
+        views = ("pooled", "projection")
+        return ICSMonitor(model, probe, every=2, cheap_every=1, against=against, views=views, picture=True)
 
     probe, start = networks.images(8), networks.cnn()
     model = copy.deepcopy(start)
@@ -163,6 +173,33 @@ def test_a_resumed_training_goes_on_with_the_same_references(tmp_path: Path, aga
         resumed.load_state_dict(state)
         again = begun + optimizer_steps(second, resumed, range(4, 7))
         assert [without_clock(r) for r in again] == [without_clock(r) for r in whole]
+
+
+def test_one_layer_is_drawn_at_every_exact_measurement() -> None:
+    model, probe = networks.cnn(), networks.images(200)
+    before = capture(model, probe, "9", view="pooled")["9"]
+    found = optimizer_steps(model, ICSMonitor(model, probe, every=2, cheap_every=1, picture=True), range(1, 5))
+    drawn = [r for r in found if isinstance(r, TransportRecord)]
+    # The captures before an exact one are those of the cheap schedule.
+    assert [(r.layer, r.view, r.step_a, r.step_b, r.n) for r in drawn] == [
+        ("9", "pooled", 1, 2, 160),
+        ("9", "pooled", 3, 4, 160),
+    ]
+    plane = Plane(before)  # of the first capture
+    assert all(r.share == pytest.approx(plane.share, rel=1e-4) for r in drawn)
+    rows = torch.linspace(0, 199, 160).round().long()
+    after = plane.place(capture(model, probe, "9", view="pooled")["9"][rows])
+    assert sorted(drawn[-1].x_b) == pytest.approx(sorted(after[:, 0].tolist()), rel=1e-3, abs=1e-5)
+    exact = {(r.step_a, r.value) for r in distances(found) if (r.layer, r.view) == ("9", "pooled") and r.value}
+    assert len(exact) == 2
+    state = ICSMonitor(model, probe, every=1, picture=True)
+    state.step(0)
+    without = ICSMonitor(model, probe, every=1)
+    without.load_state_dict(state.state_dict())  # what is drawn may be left out
+    assert not any(isinstance(r, TransportRecord) for r in without.step(1))
+    torn = {key: value for key, value in state.state_dict().items() if key != "plane.mean"}
+    with pytest.raises(InputError, match="state must hold 'steps', 'pace' and clouds"):
+        ICSMonitor(model, probe, every=1, picture=True).load_state_dict(torn)
 
 
 def test_a_fresh_monitor_has_a_state_too() -> None:

@@ -29,7 +29,7 @@ class Plane:
         directions = directions[:2] if len(directions) > 1 else torch.cat([directions, torch.zeros_like(directions)])
         largest = directions.abs().argmax(1, keepdim=True)
         signs = directions.gather(1, largest).sign()
-        self.directions: Tensor = directions * torch.where(signs == 0, 1.0, signs)
+        self.directions: Tensor = (directions * torch.where(signs == 0, 1.0, signs)).contiguous()
         total = float(values.square().sum())
         self.share = float(values[:2].square().sum()) / total if total > 0 else 1.0
 
