@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections import OrderedDict
+from dataclasses import dataclass
 
 import networks
 import pytest
@@ -111,8 +112,20 @@ def test_several_calls_in_one_pass() -> None:
         torch.testing.assert_close(found["norm#1"], model(probe))
 
 
+@dataclass
+class Output:
+    loss: torch.Tensor | None
+    logits: list[torch.Tensor]
+
+
 @pytest.mark.parametrize(
-    "wrap", [lambda y: (y, y + 1), lambda y: [None, {"a": y}], lambda y: OrderedDict(none=None, out=y, other=y + 1)]
+    "wrap",
+    [
+        lambda y: (y, y + 1),
+        lambda y: [None, {"a": y}],
+        lambda y: OrderedDict(none=None, out=y, other=y + 1),
+        lambda y: Output(None, [y, y + 1]),
+    ],
 )
 def test_the_first_tensor_of_an_output_counts(wrap) -> None:
     model = Lambda(lambda self, x: self.inner(x), inner=Lambda(lambda self, x: wrap(x * 2)))
@@ -129,6 +142,39 @@ def test_outputs_without_a_floating_point_tensor(output, got) -> None:
     message = f"outputs of layer 'inner' must hold a floating-point tensor to be measured, got {got}"
     with pytest.raises(InputError, match=message):
         capture(model, torch.randn(5, 3), "inner")
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (lambda x: x[:, :0], r"must hold values, got a tensor of shape \(5, 0\)"),
+        (lambda x: x.to_sparse(), "must be dense to be measured, got a sparse_coo tensor"),
+        (
+            lambda x: torch.nested.nested_tensor(list(x), layout=torch.jagged),
+            "must be dense to be measured, got a nested tensor",
+        ),
+    ],
+    ids=["empty", "sparse", "nested"],
+)
+def test_outputs_that_are_no_cloud(output, message) -> None:
+    model = Lambda(lambda self, x: self.inner(x), inner=Lambda(lambda self, x: output(x)))
+    for view in views.VIEWS:
+        with pytest.raises(InputError, match=f"^outputs of layer 'inner' {message}"):
+            capture(model, torch.randn(5, 3), "inner", view=view, channel_axis=1)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"seed": "a"}, "seed must be an integer of at least 0, got 'a'"),
+        ({"sample_axis": "x"}, "sample_axis must be the number of an axis, got 'x'"),
+        ({"channel_axis": 1.5}, r"channel_axis must be the number of an axis, got 1\.5"),
+    ],
+    ids=str,
+)
+def test_choices_of_another_kind_are_not_laid_at_the_models_door(choice, message) -> None:
+    with pytest.raises(InputError, match=f"^{message}$"):
+        capture(networks.cnn(), networks.images(4), **choice)
 
 
 def test_a_model_that_writes_into_its_input() -> None:

@@ -81,6 +81,17 @@ def test_no_match_names_the_nearest(selector, message) -> None:
     assert message in str(caught.value)
 
 
+def test_a_shared_module_goes_by_its_first_name() -> None:
+    norm = nn.BatchNorm1d(3)
+    model = networks.Lambda(lambda self, x: self.second(self.first(x)), first=norm, second=norm)
+    assert list(choose(model)) == list(choose(model, "first")) == ["first"]
+    message = "layers must name a shared module by the first of its names, 'first', got 'second'"
+    with pytest.raises(InputError, match=message):
+        choose(model, "second")
+    with pytest.raises(InputError, match="got '', which matches none"):
+        choose(model, "")
+
+
 def test_no_normalization_layer() -> None:
     message = (
         "layers must be given for a Sequential, which has no normalization layer; its layers are 'Sequential', '0'"
@@ -116,7 +127,7 @@ def test_channel_axis() -> None:
     second = [nn.Conv1d(1, 1, 1), Custom(1, 1, 1), nn.ConvTranspose3d(1, 1, 1), nn.BatchNorm1d(1), nn.GroupNorm(1, 1)]
     second += [nn.SyncBatchNorm(1), nn.InstanceNorm2d(1), LayerNorm2d(1), UnitizedBatchNorm2d(1), nn.MaxPool2d(1)]
     last = [nn.Linear(1, 1), nn.LayerNorm(1), nn.RMSNorm(1), nn.Embedding(1, 1), nn.MultiheadAttention(1, 1)]
-    last += [networks.Classifier().encoder, networks.Classifier().encoder.layers[0]]
+    last += [nn.LSTM(1, 1), nn.GRU(1, 1), networks.Classifier().encoder, networks.Classifier().encoder.layers[0]]
     assert [channel_axis_of(module) for module in second] == [1] * len(second)
     assert [channel_axis_of(module) for module in last] == [-1] * len(last)
     assert channel_axis_of(nn.ReLU()) is None

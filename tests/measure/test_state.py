@@ -1,6 +1,7 @@
 """Nothing that runs inside `untouched` leaves a trace."""
 
 import random
+from collections import deque
 
 import numpy as np
 import pytest
@@ -21,6 +22,9 @@ class Messy(nn.Module):
         self.register_buffer("rebound", torch.zeros(3))
         self.loose = torch.ones(2)
         self.history: list[int] = []
+        self.past: list[Tensor] = [torch.zeros(2)]
+        self.array, self.seen, self.queue = np.zeros(2), {1, 2}, deque([1], maxlen=2)
+        self.numpy, self.python = np.random.default_rng(0), random.Random(0)
         self.cache: dict[str, Tensor] = {"kept": torch.ones(1)}
         self.length = 1
         self.generator = torch.Generator()
@@ -36,6 +40,15 @@ class Messy(nn.Module):
         self.rebound = self.rebound + 1
         self.loose.mul_(2)
         self.history.append(1)
+        self.past[0].add_(1)
+        self.cache["kept"].add_(1)
+        self.array += 1
+        self.seen.add(3)
+        self.queue.extend([2, 3])
+        self.numpy.normal()
+        self.python.random()
+        self.norm.bias.requires_grad_(False)
+        self.norm.weight.grad = torch.ones(4)
         self.cache["new"] = self.cache.pop("kept")
         self.length = 7
         self.extra = 3
@@ -66,11 +79,17 @@ def contents(model: Messy) -> dict[str, object]:
     found: dict[str, object] = {}
     for name, module in model.named_modules():
         for key, value in [*vars(module).items(), *module._buffers.items(), *module._parameters.items()]:
-            if isinstance(value, Tensor):
+            if isinstance(value, nn.Parameter):
+                value = id(value), value.tolist(), value.requires_grad, id(value.grad)
+            elif isinstance(value, np.random.Generator):
+                value = id(value), repr(value.bit_generator.state)
+            elif isinstance(value, random.Random):
+                value = id(value), value.getstate()
+            elif isinstance(value, Tensor | np.ndarray):
                 value = id(value), value.tolist()
             elif isinstance(value, torch.Generator):
                 value = id(value), value.get_state().tolist()
-            elif isinstance(value, dict | list):
+            elif isinstance(value, dict | list | set | deque):
                 value = id(value), repr(value)
             found[f"{name}.{key}"] = value
     return found

@@ -318,6 +318,7 @@ def max_sliced(p: Pair, starts: int = 8, steps: int = 20, seed: int = 0) -> floa
     """
     _check.positive_int("starts", starts, 0)
     _check.positive_int("steps", steps, 0)
+    _check.positive_int("seed", seed, 0)
     n, m, d = len(p.x), len(p.y), p.x.shape[1]
     # The quantile coupling: which ranks of both samples meet, and with what mass, in exact integer arithmetic.
     cuts = torch.unique(torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]))

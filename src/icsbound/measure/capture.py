@@ -47,6 +47,10 @@ class Settings:
         _check.one_of("law", self.law, laws.LAWS)
         _check.positive_int("batch_size", self.batch_size)
         _check.positive_int("dimension", self.dimension)
+        _check.positive_int("seed", self.seed, least=0)
+        for name, axis in (("sample_axis", self.sample_axis), ("channel_axis", self.channel_axis or 0)):
+            if not isinstance(axis, int):
+                _check.fail(name, "be the number of an axis", axis)
         if self.memory is not None:
             _check.positive_int("memory", self.memory)
         if (self.law == "frozen") != (self.statistics is not None):

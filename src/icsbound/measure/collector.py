@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -121,12 +122,17 @@ class Collector:
         if x is None or not x.is_floating_point():
             kind = type(values).__name__ if x is None else f"a tensor of dtype {str(x.dtype).removeprefix('torch.')}"
             raise InputError(f"{self._named(name, call)} must hold a floating-point tensor to be measured, got {kind}")
+        if x.is_nested or x.layout != torch.strided:
+            kind = "nested" if x.is_nested else str(x.layout).removeprefix("torch.")
+            raise InputError(f"{self._named(name, call)} must be dense to be measured, got a {kind} tensor")
         size, axis = self._rows.stop - self._rows.start, settings.sample_axis
         if not -x.ndim <= axis < x.ndim or x.shape[axis] != size:
             raise InputError(
                 f"sample_axis must be the axis of the {size} inputs in the values of layer {name!r}, which have shape "
                 f"{tuple(x.shape)}, got {axis}"
             )
+        if x.numel() == 0:
+            raise InputError(f"{self._named(name, call)} must hold values, got a tensor of shape {tuple(x.shape)}")
         x = x.detach().movedim(axis, 0)
         channels = settings.channel_axis if settings.channel_axis is not None else channel_axis_of(module)
         self._positions[name] = views.positions(x, channels)
@@ -145,8 +151,10 @@ class Collector:
 
 
 def _first_tensor(values: Any) -> torch.Tensor | None:
-    """The first tensor in `values`, looked for in tuples, lists and mappings, depth first."""
+    """The first tensor in `values`, looked for in tuples, lists, mappings and dataclasses, depth first."""
     if isinstance(values, torch.Tensor):
         return values
+    if dataclasses.is_dataclass(values) and not isinstance(values, Mapping):
+        values = vars(values)
     inner = values.values() if isinstance(values, Mapping) else values if isinstance(values, tuple | list) else ()
     return next((found for value in inner if (found := _first_tensor(value)) is not None), None)

@@ -20,7 +20,9 @@ Selector: TypeAlias = str | type[nn.Module] | Callable[[str, nn.Module], bool]
 Layers: TypeAlias = Selector | Sequence[Selector] | None
 
 _CHANNELS_SECOND = re.compile(r"[123]d$|_ConvNd|BatchNorm|GroupNorm|InstanceNorm")
-_CHANNELS_LAST = re.compile(r"LayerNorm|RMSNorm|Linear|Embedding|MultiheadAttention|Transformer(En|De)coder|^Conv1D$")
+_CHANNELS_LAST = re.compile(
+    r"LayerNorm|RMSNorm|Linear|Embedding|MultiheadAttention|Transformer(En|De)coder|RNN|^Conv1D$"
+)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -102,6 +104,8 @@ def _matches(selector: Selector, found: dict[str, nn.Module]) -> list[str]:
         if selector in found:
             return [selector]
         names = fnmatch.filter(found, selector) if any(sign in selector for sign in "*?[") else []
+        if not names and selector and (first := _first_name(selector, found)):
+            raise InputError(f"layers must name a shared module by the first of its names, {first!r}, got {selector!r}")
         if not names:
             close = difflib.get_close_matches(selector.strip("*?"), list(found), n=5, cutoff=0.5)
             near = f"the nearest are {', '.join(map(repr, close))}" if close else f"there are {_listed(list(found))}"
@@ -127,6 +131,12 @@ def _matches(selector: Selector, found: dict[str, nn.Module]) -> list[str]:
             )
         return names
     return fail("layers", "hold names, patterns, module types or predicates", selector)
+
+
+def _first_name(other: str, found: dict[str, nn.Module]) -> str | None:
+    """The name in `found` of the module that the model also holds as `other`."""
+    held = dict(next(iter(found.values())).named_modules(remove_duplicate=False))
+    return next((name for name, module in found.items() if module is held.get(other)), None)
 
 
 def _listed(names: list[str], most: int = 8) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections import deque
 from collections.abc import Iterator, MutableMapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -19,9 +20,10 @@ _ABSENT = object()
 def untouched(model: nn.Module) -> Iterator[None]:
     """A block after which `model` and torch are as they were before it.
 
-    Put back: the attributes of every submodule (training mode, hooks, lists and dictionaries held directly), the
-    contents of buffers and of other tensors that are not parameters, every random state (torch on all devices,
-    generators held by the model, NumPy, Python), autocast, and the switches set here for the block: gradients off;
+    Put back: the attributes of every submodule (training mode, hooks), what lists, dictionaries, sets and queues held
+    directly hold, the contents of buffers and of other tensors and arrays there that are not parameters, of parameters
+    whether they need gradients and which they have, every random state (torch on all devices, generators held by the
+    model, NumPy, Python), autocast, and the switches set here for the block: gradients off;
     compiled code run as plain Python, so that hooks see every layer and nothing is compiled anew; fused transformer
     kernels off, which would pass over the layers inside and hand on nested tensors; the cache of autocast off, which
     would still hold the weights as they were before an optimizer's step in the same autocast block.
@@ -44,22 +46,34 @@ class _Module:
     def __init__(self, module: nn.Module) -> None:
         self.attributes = vars(module)
         self.saved = dict(self.attributes)
-        self.dicts = [(held, dict(held)) for held in self.saved.values() if isinstance(held, dict)]
-        self.lists = [(held, list(held)) for held in self.saved.values() if isinstance(held, list)]
-        tensors = [*module._buffers.values(), *self.saved.values()]
+        values = list(self.saved.values())
+        self.dicts = [(held, dict(held)) for held in values if isinstance(held, dict)]
+        self.others = [(held, list(held)) for held in values if isinstance(held, list | set | deque)]
+        inside = [*values, *(z for held in values if isinstance(held, list | tuple | deque) for z in held)]
+        inside += [z for held, _ in self.dicts for z in held.values()]
         self.tensors = [
             (held, held.detach().clone())
-            for held in tensors
+            for held in inside
             if isinstance(held, torch.Tensor) and not isinstance(held, nn.Parameter)
         ]
+        self.arrays = [(held, held.copy()) for held in inside if isinstance(held, np.ndarray)]
+        self.parameters = [(p, p.requires_grad, p.grad) for p in module._parameters.values() if p is not None]
 
     def restore(self) -> None:
         for mapping, saved in [(self.attributes, self.saved), *self.dicts]:
             _restore(mapping, saved)
-        for sequence, content in self.lists:
-            sequence[:] = content
+        for held, content in self.others:
+            held.clear()
+            (held.update if isinstance(held, set) else held.extend)(content)
         for tensor, values in self.tensors:
             tensor.data.copy_(values)  # through .data: autograd's version counter stays where it is
+        for array, values in self.arrays:
+            array[...] = values
+        for parameter, needed, gradient in self.parameters:
+            if parameter.requires_grad != needed:
+                parameter.requires_grad_(needed)
+            if parameter.grad is not gradient:
+                parameter.grad = gradient
 
 
 def _restore(mapping: MutableMapping[Any, Any], saved: dict[Any, Any]) -> None:
@@ -75,9 +89,13 @@ def _random_states(model: nn.Module) -> Iterator[None]:
     generators = [torch.default_generator]
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         generators += torch.cuda.default_generators
-    for module in model.modules():
-        generators += [held for held in vars(module).values() if isinstance(held, torch.Generator)]
+    held = [value for module in model.modules() for value in vars(module).values()]
+    generators += [value for value in held if isinstance(value, torch.Generator)]
     states = [generator.get_state() for generator in generators]
+    arrays = [
+        (value.bit_generator, value.bit_generator.state) for value in held if isinstance(value, np.random.Generator)
+    ]
+    plain = [(value, value.getstate()) for value in held if isinstance(value, random.Random)]
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  (the global state is what models use)
     try:
@@ -87,6 +105,10 @@ def _random_states(model: nn.Module) -> Iterator[None]:
             generator.set_state(state)
         if mps is not None:
             torch.mps.set_rng_state(mps)
+        for bits, drawn in arrays:
+            bits.state = drawn
+        for one, before in plain:
+            one.setstate(before)
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
 
