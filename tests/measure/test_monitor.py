@@ -198,7 +198,7 @@ def test_one_layer_is_drawn_at_every_exact_measurement() -> None:
     without.load_state_dict(state.state_dict())  # what is drawn may be left out
     assert not any(isinstance(r, TransportRecord) for r in without.step(1))
     torn = {key: value for key, value in state.state_dict().items() if key != "plane.mean"}
-    with pytest.raises(InputError, match="state must hold 'steps', 'pace' and clouds"):
+    with pytest.raises(InputError, match=r"state must hold a whole plane to draw on, .* got \['directions', 'share'\]"):
         ICSMonitor(model, probe, every=1, picture=True).load_state_dict(torn)
 
 
@@ -228,20 +228,79 @@ def test_a_state_that_does_not_fit() -> None:
         InputError, match=r"state must hold 'steps', 'pace' and clouds, as state_dict gives it, got \['clouds'\]"
     ):
         other.load_state_dict({"clouds": torch.ones(1)})
-    for stray in ("clouds", "0.pooled", "9.pooled.1", "x.pooled.1"):
-        with pytest.raises(InputError, match="state must hold 'steps', 'pace' and clouds"):
-            other.load_state_dict({**monitor.state_dict(), stray: torch.ones(1)})
     longer = ICSMonitor(model, networks.images(9), every=1)
-    longer.load_state_dict(monitor.state_dict())
-    message = r"the cloud of layer '1' must have the shape it had at step 5, \(8, 8\), got \(9, 8\) at step 6"
-    with pytest.raises(InputError, match=message):
-        longer.step(6)
+    with pytest.raises(InputError, match="state must be of a probe of 9 inputs, got 8 for layer '1'"):
+        longer.load_state_dict(monitor.state_dict())
+    assert longer.last_step is None
     fewer = ICSMonitor(model, probe, every=1, layers=["1", "4"])
     fewer.load_state_dict(monitor.state_dict())
     message = "layers must be the same at every capture, got '9' in only one of the steps 5 and 6"
     with pytest.raises(InputError, match=message):
         fewer.step(6)
     assert "9" not in {r.layer for r in distances(fewer_records(fewer, monitor))}
+
+
+SHAPE = "state must hold 'steps', 'pace' and clouds, as state_dict gives it, got "
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"clouds": torch.ones(1)}, SHAPE),
+        ({"0.pooled": torch.ones(1)}, SHAPE),
+        ({"9.pooled.1": torch.ones(1, 1)}, SHAPE),
+        ({"x.pooled.1": torch.ones(1, 1)}, SHAPE),
+        ({3: torch.ones(1)}, SHAPE),
+        ({"steps": [0, 1]}, SHAPE),
+        ({"steps": torch.tensor([])}, SHAPE),
+        ({"pace": torch.ones(1)}, r"'pace' in state must hold 7 finite numbers, got \[1.0\]"),
+        ({"pace": torch.full((7,), torch.nan)}, "'pace' in state must hold 7 finite numbers"),
+        ({"0.pooled.1": torch.ones(8)}, r"'0.pooled.1' in state must be a floating-point tensor of shape \(n, d\)"),
+        ({"0.pooled.1": torch.ones(8, 8).long()}, "'0.pooled.1' in state must be a floating-point tensor"),
+        ({"0.pooled.1": torch.full((8, 8), torch.inf)}, "'0.pooled.1' in state must be finite, got NaN or infinity"),
+        ({"0.pooled.1": None}, r"'0.pooled.1' in state must be a torch tensor of shape \(n, d\), got None"),
+    ],
+    ids=str,
+)
+def test_a_state_that_was_damaged_is_refused_and_changes_nothing(change, message) -> None:
+    model, probe = networks.cnn(), networks.images(8)
+    monitor = ICSMonitor(model, probe, every=1)
+    monitor.step(5)
+    before = monitor.state_dict()
+    with pytest.raises(InputError, match=message):
+        monitor.load_state_dict({**before, **change})
+    for other in (None, [1], {}):
+        with pytest.raises(InputError, match=SHAPE):
+            monitor.load_state_dict(other)
+    assert monitor.last_step == 5
+    assert all(torch.equal(before[name], tensor) for name, tensor in monitor.state_dict().items() if name != "pace")
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        (
+            {"view": "pooled"},
+            r"view must be an argument of ICSMonitor or of capture, and is none \(did you mean 'views'",
+        ),
+        ({"dtyp": None}, r"dtyp must be an argument of .* \(did you mean 'dtype'\?\)"),
+        ({"sink": 3}, "sink must be callable with a record, got 3"),
+        ({"sink": [print, "x"]}, "sink must be callable with a record, got 'x'"),
+        ({"alert": True}, "alert must be callable with a record, got True"),
+        ({"run": 3}, "run must be a text, got 3"),
+        ({"run": "a\0"}, "run must be a text, got 'a"),
+    ],
+    ids=str,
+)
+def test_choices_that_would_fail_in_the_middle_of_a_training(choice, message) -> None:
+    with pytest.raises(InputError, match=f"^{message}"):
+        ICSMonitor(networks.cnn(), networks.images(8), **choice)
+
+
+def test_a_schedule_may_return_anything_true() -> None:
+    monitor = ICSMonitor(networks.cnn(), networks.images(8), every=lambda step: "yes", sink=(kept := []).append)
+    assert monitor.step(0)[0].exact is True
+    assert kept[0].exact is True
 
 
 def fewer_records(fewer: ICSMonitor, other: ICSMonitor) -> list[records.Record]:

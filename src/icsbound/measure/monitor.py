@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -20,15 +22,13 @@ from icsbound.measure.emd import emd
 from icsbound.measure.entries import Place, distance_record, layer_record, shift_record, verdict_record
 from icsbound.measure.floor import LEAST_ROWS, LEVEL, Shift, control, shift_report
 from icsbound.measure.layers import Layers
-from icsbound.measure.picture import PLANE, Picture
+from icsbound.measure.picture import Picture
 from icsbound.measure.ranks import gathered, require_group
+from icsbound.measure.saved import Clouds, Saved, restored
 from icsbound.measure.schedules import Budget, Pace, Schedule, schedule
 from icsbound.records import CostRecord, Record, VerdictRecord
 
 Sink: TypeAlias = Callable[[Record], object]
-Clouds: TypeAlias = dict[tuple[str, str], torch.Tensor]
-
-_STEPS, _PACE = "steps", "pace"
 
 
 class ICSMonitor:
@@ -104,6 +104,13 @@ class ICSMonitor:
         gather: bool = False,
         **settings: Any,
     ) -> None:
+        if not isinstance(run, str) or not _check.is_text(run):
+            _check.fail("run", "be a text", run)
+        known = [*inspect.signature(ICSMonitor).parameters, *(field.name for field in dataclasses.fields(Settings))]
+        for name in settings.keys() - set(known):
+            raise InputError(
+                f"{name} must be an argument of ICSMonitor or of capture, and is none{_check.nearest(name, known)}"
+            )
         self._model, self._probe, self._run, self._layers = model, probe, run, layers
         self.pace = Pace()
         self._dear, self._cheap = schedule("every", every), schedule("cheap_every", cheap_every)
@@ -112,16 +119,21 @@ class ICSMonitor:
             self._budget.pace = self.pace
         self._views = (views,) if isinstance(views, str) else tuple(views)
         self._settings = Settings(law=law, **settings)
-        n, _ = prepare(model, probe, layers, self._views, self._settings)  # bad input is named now, not in mid-training
-        if every is not None and n > LARGEST:
+        self._n, _ = prepare(
+            model, probe, layers, self._views, self._settings
+        )  # bad input is named now, not in mid-training
+        if every is not None and self._n > LARGEST:
             few = trial(model, probe, layers, self._views, self._settings)
-            refuse_large_probe(n, () if few is None else (cloud.shape[1] for cloud in few.clouds.values()))
+            refuse_large_probe(self._n, () if few is None else (cloud.shape[1] for cloud in few.clouds.values()))
         if not isinstance(against, str):
             _check.positive_int("against", against)
         elif against not in ("previous", "first"):
             _check.fail("against", "be 'previous', 'first' or a number of captures to look back", against)
         self._against = against
-        self._sinks: Sequence[Sink] = () if sink is None else (sink,) if callable(sink) else tuple(sink)
+        self._sinks: Sequence[Sink] = sink if isinstance(sink, Sequence) else () if sink is None else (sink,)
+        for name, one in (*(("sink", one) for one in self._sinks), *([] if alert is None else [("alert", alert)])):
+            if not callable(one):
+                _check.fail(name, "be callable with a record", one)
         self._picture = Picture(self._views[0]) if picture else None
         self._gather = gather
         if gather:
@@ -131,8 +143,8 @@ class ICSMonitor:
         self._verdicts, self._alert = verdicts or alert is not None, alert
         self._smallest, self._rate = _check.real("smallest", smallest, 0.0), _check.real("rate", rate, 0.0, 1.0)
         if self._verdicts:
-            if n < LEAST_ROWS and not gather:
-                raise InputError(f"probe must hold at least {LEAST_ROWS} inputs for verdicts, got {n}")
+            if self._n < LEAST_ROWS and not gather:
+                raise InputError(f"probe must hold at least {LEAST_ROWS} inputs for verdicts, got {self._n}")
             control([])  # says so where what it needs is not installed
         lag = against if isinstance(against, int) else 1
         self._past: deque[tuple[int, Clouds]] = deque(maxlen=lag)
@@ -156,7 +168,7 @@ class ICSMonitor:
         _check.positive_int("step", step, least=0)
         self.pace.enter(step)
         try:
-            exact = self._dear(step)
+            exact = bool(self._dear(step))
             if not exact and not self._cheap(step):
                 return []
             self.pace.settle()
@@ -189,40 +201,21 @@ class ICSMonitor:
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """What a resumed training needs to go on with the same references: plain tensors by name."""
-        steps = [step for step, _ in self._past]
         interval = 0 if self._budget is None else self._budget.interval
-        state = {
-            _STEPS: torch.tensor([*steps, -1 if self._last_step is None else self._last_step]),
-            _PACE: torch.tensor([interval, *self.pace.state()], dtype=torch.float64),
-        }
-        if self._picture is not None:
-            state |= self._picture.state()
-        for index, (_, clouds) in enumerate(self._past):
-            state.update({f"{index}.{view}.{layer}": cloud for (layer, view), cloud in clouds.items()})
-        return state
+        state = Saved(list(self._past), self._last_step, interval, self.pace.state()).tensors()
+        return state if self._picture is None else state | self._picture.state()
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Go on from `state`, as `state_dict` gave it for a monitor with the same layers, views and probe size."""
-        try:
-            *steps, last = state[_STEPS].tolist()
-            interval, *pace = state[_PACE].tolist()
-            past: list[Clouds] = [{} for _ in steps]
-            for key in (key for key in state if key not in (_STEPS, _PACE) and not key.startswith(PLANE)):
-                index, view, layer = key.split(".", 2)
-                past[int(index)][layer, view] = state[key]
-            if self._picture is not None:
-                self._picture.load(state)
-        except (KeyError, ValueError, IndexError):
-            _check.fail("state", f"hold {_STEPS!r}, {_PACE!r} and clouds, as state_dict gives it", sorted(state))
-        if any({view for _, view in clouds} != set(self._views) for clouds in past):
-            found = sorted({view for clouds in past for _, view in clouds})
-            raise InputError(f"state must hold the views {sorted(self._views)} of this monitor, got {found}")
+        saved = restored(state, self._views, None if self._gather else self._n)
+        if self._picture is not None:
+            self._picture.load(state)
         self._past.clear()
-        self._past.extend(zip(steps, past, strict=True))
-        self._last_step = None if last < 0 else last
-        self.pace.load(pace)
+        self._past.extend(saved.past)
+        self._last_step = saved.last_step
+        self.pace.load(saved.pace)
         if self._budget is not None:
-            self._budget.interval = max(1, int(interval))
+            self._budget.interval = max(1, saved.interval)
 
     def _measured(self, step: int, exact: bool, taken: Snapshot, start: float) -> Iterator[Record]:
         captured = time.perf_counter() - start

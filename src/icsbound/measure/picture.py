@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from icsbound import _check
 from icsbound.measure.plane import Plane, transported
 from icsbound.records import Place, TransportRecord
 
@@ -39,9 +40,12 @@ class Picture:
         return {} if self.plane is None else {PLANE + name: tensor for name, tensor in self.plane.state().items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on with the plane in `state`, or with none where it holds none. Raises KeyError for a part of one."""
+        """Go on with the plane in `state`, or with none where it holds none. Raises InputError for a part of one."""
         found = {name.removeprefix(PLANE): tensor for name, tensor in state.items() if name.startswith(PLANE)}
-        self.plane = Plane.restored(found) if found else None
+        try:
+            self.plane = Plane.restored(found) if found else None
+        except (KeyError, RuntimeError, ValueError):
+            _check.fail("state", "hold a whole plane to draw on, or none of its parts", sorted(found))
 
     def of(self, place: Place, a: Tensor, b: Tensor) -> list[TransportRecord]:
         """The transport between two clouds of the layer that is followed, named by `place`; none without a plane."""
