@@ -96,7 +96,7 @@ def test_a_taken_folder_is_refused_and_force_replaces_a_run_only(
         ),
         ("compare --probe 5000", "probe must be at most the 1000 images of the test part, got 5000"),
         ("train --device cuda", "device must be one that torch can use here"),
-        ("train --epochs 0", "epochs must be an integer of at least 1, got 0"),
+        ("train --epochs 0", "epochs must be at least 1 where no weights are given to begin, and end, at, got 0"),
         ("train --seed one", "argument --seed: invalid int value: 'one'"),
         ("compare --seeds 1 1", "seeds must name at least one, each once, got (1, 1)"),
         ("report nowhere", "PATH must be the folder of a run or a file of results, got 'nowhere'"),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from icsbound import convert
 from icsbound._check import InputError
-from icsbound.training import arms, checkpoint, compare, conversion, loop, models, results, sweep
+from icsbound.training import arms, checkpoint, compare, conversion, evaluate, loop, models, results, sweep
 from icsbound.training.config import TrainConfig
 from icsbound.training.pretrained import Pretrained
 from icsbound.training.session import Session, begun, load_splits
@@ -171,6 +171,22 @@ def test_a_run_begins_at_the_weights_and_goes_on_as_if_it_had_not_stopped(tmp_pa
     stopped_and_resumed(of(weights), tmp_path, steps=12)
     first = begun(TrainConfig.load(tmp_path / "stopped"), load_splits(still).train)
     assert same(first, trained())
+
+
+def test_no_epochs_make_a_run_of_the_weights_as_they_are(tmp_path: Path) -> None:
+    state = trained()
+    made = config(recipe={"epochs": 0}, arm="bn", monitor=None, pretrained=put(state, tmp_path / "w.pt"))
+    result = loop.train(made, tmp_path / "run")
+    assert result.step == 0
+    left = load_file(tmp_path / "run" / "model.safetensors")
+    assert left.keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in left.items())
+    (line,) = evaluate.evaluate([tmp_path / "run"], tmp_path / "off", evaluate.Conditions(perturb="alpha:0.5"))
+    assert line.epochs == 0
+    with pytest.raises(
+        InputError, match=r"^epochs must be at least 1 where no weights are given to begin, and end, at"
+    ):
+        config(recipe={"epochs": 0})
 
 
 def test_the_file_is_needed_until_the_first_checkpoint_alone(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_weight_decay_and_rates_reach_the_right_parameters() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"epochs": 0}, "epochs must be an integer of at least 1, got 0"),
+        ({"epochs": -1}, "epochs must be an integer of at least 0, got -1"),
         ({"lr": -0.1}, r"lr must lie in \[0, inf\], got -0.1"),
         ({"lr": float("nan")}, "lr must be a finite number, got nan"),
         ({"momentum": 0.0}, "momentum must be above 0 with nesterov, got 0.0"),

@@ -59,7 +59,7 @@ class Recipe:
     eval_crop: float = 1.0
 
     def __post_init__(self) -> None:
-        positive_int("epochs", self.epochs)
+        positive_int("epochs", self.epochs, 0)
         positive_int("batch_size", self.batch_size)
         positive_int("accumulate", self.accumulate)
         if self.accumulate > 1 and self.batch_size < 2 * self.accumulate:
