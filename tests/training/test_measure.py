@@ -325,6 +325,9 @@ def other():
 def wrong():
     return 3
 
+def few(n):
+    return tokens(5)
+
 def tokens(n):
     return {"tokens": torch.randint(11, (n, 5), generator=torch.Generator().manual_seed(0)), "scale": 1.0}
 '''
@@ -394,6 +397,13 @@ def bad(**changes: Any) -> tuple[dict[str, Any], str]:
             probe=30_000,
             says="^probe must hold at most 23,170 inputs for exact distances, got 30,000, .* 7,200,000,000 bytes",
         ),
+        bad(
+            checkpoints=("TINY", "TINY"),
+            model="MODULE:make",
+            data="MODULE:few",
+            says="^data must be a function that returns 32 inputs when asked for them, got 5$",
+        ),
+        bad(checkpoints=("FILE", "ODD"), says="^checkpoints must have names that can be shown, got "),
         bad(checkpoints=("RUN", "EMPTY"), says="must be the folder of a finished run; icsbound train --resume"),
         bad(checkpoints=("EMPTY",), says="must be the folder of a run, and holds no config.json"),
         bad(checkpoints=("FILE", "FILE"), model="MODULE:wrong", says="^model must be a function that returns a torch"),
@@ -411,7 +421,14 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_written(
 ) -> None:
     (tmp_path / "empty").mkdir()
     torch.save(weights.imported("model", f"{module}:make")().state_dict(), tmp_path / "tiny.pt")
-    place = {"TINY": str(tmp_path / "tiny.pt"), "FILE": files[0], "RUN": str(run), "EMPTY": str(tmp_path / "empty")}
+    (tmp_path / "\x1b[31m").write_bytes(Path(files[0]).read_bytes())
+    place = {
+        "ODD": str(tmp_path / "\x1b[31m"),
+        "TINY": str(tmp_path / "tiny.pt"),
+        "FILE": files[0],
+        "RUN": str(run),
+        "EMPTY": str(tmp_path / "empty"),
+    }
     changes["checkpoints"] = tuple(place.get(name, name) for name in changes["checkpoints"])
     changes = {k: v.replace("MODULE", module) if isinstance(v, str) else v for k, v in changes.items()}
     named = {"model": "resnet8:width=2", "arm": "unitized", "data": "digits"}

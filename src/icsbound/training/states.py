@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from icsbound._check import InputError, fail, one_of, positive_int, real
+from icsbound._check import InputError, fail, is_text, one_of, positive_int, real
 from icsbound.measure import laws, views
 from icsbound.measure.capture import Probe, Settings, snapshot
 from icsbound.measure.collector import Snapshot
@@ -159,6 +159,9 @@ class States:
         device = TrainConfig(device=config.device).resolved().device
         self.config = dataclasses.replace(config, checkpoints=paths, seed=seed, data_dir=folder, device=device)
         self.pairs = _pairs(self.config, self.home)
+        for pair in self.pairs:
+            if not is_text(pair.run):
+                fail("checkpoints", "have names that can be shown", pair.run)
         self._probes: dict[str | None, tuple[Probe, Tensor | None]] = {}
         # Data that are not in memory would be listed anew for every state.
         self._splits = functools.lru_cache(maxsize=2)(load_splits)
@@ -167,6 +170,8 @@ class States:
         ends = (self.pairs[0].a, self.pairs[-1].b)  # a run's states between them have the same network
         tried = [self.capture(state, FEW) for state in ends]
         _same_layers(ends[1].step, *tried)
+        if fewest := [len(cloud) for one in tried for cloud in one.clouds.values() if len(cloud) < FEW]:
+            fail("data", f"be a function that returns {config.probe} inputs when asked for them", min(fewest))
         refuse_large_probe(config.probe, (cloud.shape[1] for one in tried for cloud in one.clouds.values()))
         if spill is None:
             refuse_too_much({k: config.probe * c[0].nbytes for k, c in tried[0].clouds.items()}, config.probe, memory)

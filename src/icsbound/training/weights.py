@@ -11,6 +11,7 @@ import importlib
 import inspect
 import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,15 @@ def read(path: str | Path) -> dict[str, Tensor]:
         found = checkpoint.load(path)
     else:
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of an unusual format, about which the error says enough
+                found = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # the unpickler raises whatever a hostile file makes it meet
+            # Torch's first line would have the reader try again and run what is in the file.
+            met = re.search(r"[Uu]nsupported [^\n]*", str(error))
+            reason = met[0] if met else f"{type(error).__name__}: {_first_line(error)}"
             raise InputError(
-                f"{path} must hold tensors and plain values alone, and nothing in it was run: {_first_line(error)}"
+                f"{path} must hold tensors and plain values alone, and nothing in it was run: {reason}"
             ) from None
     for name in _INSIDE:
         if isinstance(found, Mapping) and isinstance(found.get(name), Mapping):
