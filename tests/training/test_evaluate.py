@@ -194,9 +194,9 @@ def test_runs_that_cannot_be_loaded_are_named(runs: list[Path], tmp_path: Path) 
     with pytest.raises(
         InputError, match=r"half must be the folder of a finished run; icsbound train --resume .*half finishes it$"
     ):
-        evaluate([tmp_path / "half"], tmp_path, Conditions())
+        evaluate([runs[0], tmp_path / "half"], tmp_path / "table", Conditions())
     with pytest.raises(InputError, match=r"nowhere must be the folder of a run, and holds no config.json$"):
-        evaluate([tmp_path / "nowhere"], tmp_path, Conditions())
+        evaluate([tmp_path / "nowhere"], tmp_path / "table", Conditions())
     broken = tmp_path / "broken"
     broken.mkdir()
     for name in ("config.json", "records.jsonl"):
@@ -204,10 +204,13 @@ def test_runs_that_cannot_be_loaded_are_named(runs: list[Path], tmp_path: Path) 
     # a header that claims to be larger than the file, as a hostile one might
     (broken / "model.safetensors").write_bytes((2**62).to_bytes(8, "little") + b"{}")
     with pytest.raises(InputError, match=r"model.safetensors cannot be read: "):
-        evaluate([broken], tmp_path, Conditions())
+        evaluate([broken], tmp_path / "table", Conditions())
     (broken / "model.safetensors").write_bytes((runs[2] / "model.safetensors").read_bytes())
     with pytest.raises(InputError, match=r"model.safetensors does not fit the network of config.json"):
-        evaluate([broken], tmp_path, Conditions())
+        evaluate([broken], tmp_path / "table", Conditions())
+    with pytest.raises(InputError, match=r"^bits must be at most 24, as many as a float32 has of its own, got 99$"):
+        evaluate(runs[:1], tmp_path / "table", Conditions(perturb="quantize:99"))
+    assert not (tmp_path / "table").exists()
 
 
 def test_a_table_that_cannot_be_kept_is_named(runs: list[Path], tmp_path: Path) -> None:

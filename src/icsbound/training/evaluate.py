@@ -109,12 +109,17 @@ class Conditions:
         return "+".join(parts) or "none"
 
 
+def refuse_unfinished(run: Path) -> None:
+    """Raise InputError unless the folder `run` is that of a finished run."""
+    if loop.finished(run) is None:
+        raise InputError(f"{run} must be the folder of a finished run; icsbound train --resume {run} finishes it")
+
+
 def weights(run: Path) -> dict[str, Tensor]:
     """The parameters and buffers that the finished run in folder `run` left."""
     import safetensors.torch
 
-    if loop.finished(run) is None:
-        raise InputError(f"{run} must be the folder of a finished run; icsbound train --resume {run} finishes it")
+    refuse_unfinished(run)
     try:
         return safetensors.torch.load_file(run / "model.safetensors")
     except Exception as error:  # safetensors raises an exception of its own for a damaged file
@@ -156,11 +161,12 @@ def evaluate(
     ``out/results.jsonl``.
 
     A line is written as soon as it is measured, and what the table holds already is not measured again. The part
-    evaluated is that of the run's own `split`. Raises InputError for a run that is not finished, and for one whose
-    model is code and not named again by `model`.
+    evaluated is that of the run's own `split`. Raises InputError, before anything is written, for a run that is not
+    finished, and for one whose model is code and not named again by `model`.
     """
     out = Path(out)
-    make(out)
+    for folder in runs:
+        _check(Path(folder), conditions, model)
     table = out / "results.jsonl"
     known = {line.key: line for line in results.read(table)}
     lines: list[results.Line] = []
@@ -168,11 +174,10 @@ def evaluate(
     with devices.threads(threads):
         for folder in runs:
             config, network, splits = load(folder, data_dir=data_dir, model=model)
-            if conditions.shift_dir is not None and config.split != "test":
-                fail("shift_dir", "go with runs whose split is 'test': published images are test images", config.split)
             normalize = normalization(config, splits.train, conditions.standardize)
             shifted = _Shifted(splits.part(config.split), conditions)
             perturb(network, conditions.perturb, Path(folder))
+            make(out)  # now that nothing is left to be refused
             if conditions.recalibrate:
                 augment = augmentation(config.recipe, splits.train) if conditions.augment else AS_THEY_ARE
                 recalibrate(
@@ -208,6 +213,14 @@ def evaluate(
                 lines.append(line)
                 progress(Event(Path(folder).name, number, len(cases), accuracy=line.accuracy))
     return lines
+
+
+def _check(run: Path, conditions: Conditions, model: str | None) -> None:
+    """Refuse what need not be built to be seen: a run that is not finished, is code, or does not go with the shift."""
+    config = TrainConfig.load(run, (model,))
+    refuse_unfinished(run)
+    if conditions.shift_dir is not None and config.split != "test":
+        fail("shift_dir", "go with runs whose split is 'test': published images are test images", config.split)
 
 
 class _Shifted:

@@ -36,7 +36,8 @@ def quantized(model: nn.Module, bits: int) -> None:
     """Round each weight to the nearest of 2^bits - 1 levels, evenly spaced and symmetric about 0 up to the layer's
     largest magnitude.
     """
-    positive_int("bits", bits, 2)
+    if positive_int("bits", bits, 2) > 24:
+        fail("bits", "be at most 24, as many as a float32 has of its own", bits)
     with torch.no_grad():
         for layer in layers(model):
             step = layer.weight.abs().max() / (2 ** (bits - 1) - 1)
