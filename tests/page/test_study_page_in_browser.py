@@ -18,6 +18,11 @@ from icsbound.study.run import StudyConfig, run
 
 pytestmark = pytest.mark.page
 __all__ = ["browser"]  # the fixture
+# Texts in figures that Vega shortened, or that lie outside of their figure.
+CUT = """[...document.querySelectorAll('.chart svg text')].filter(text => {
+  const [own, place] = [text.getBoundingClientRect(), text.closest('svg').getBoundingClientRect()];
+  return text.textContent.includes('…') || own.width > 0 && (own.right > place.right + 1 || own.top < place.top - 1);
+}).map(text => text.textContent)"""
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +73,8 @@ def test_no_study_sticks_out_at_any_width(browser: Any, pages: dict[str, Path], 
     with Watched(browser, pages[name], viewport={"width": WIDTHS[width], "height": 800}) as seen:
         seen.shot(f"study-{name}-{width}")
         seen.assert_within(WIDTHS[width])
+        cut = seen.page.evaluate(CUT)
+        assert cut == []
         seen.assert_quiet()
 
 

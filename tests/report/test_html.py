@@ -13,6 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 import recorded
 from test_pictures import transports
@@ -20,6 +21,8 @@ from test_pictures import transports
 from icsbound import report
 from icsbound._check import InputError
 from icsbound.records import DistanceRecord, LayerRecord, RunRecord, to_line
+from icsbound.report.figure import Figure
+from icsbound.report.page import placed
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7 * 7 }}"
 FIGURES = {
@@ -252,6 +255,21 @@ def test_large_runs_stay_small(tmp_path: Path, steps: int) -> None:
     assert f"{400 * steps:,}" in page.text  # every distance counts in the findings
     assert np.isfinite(heat["scale_free"]).all()
     assert f"24 of {2 * steps:,} pairs of steps." in page.text
+
+
+def test_no_figure_stands_beside_an_empty_place() -> None:
+    def figures(panels: str) -> list[Figure]:
+        return [Figure(str(k), "s", "", "", "", "", None, pd.DataFrame(), int(p)) for k, p in enumerate(panels)]
+
+    def wide(panels: str) -> str:
+        return "".join(str(int(one)) for _, one in placed(figures(panels)))
+
+    assert wide("") == ""
+    assert wide("0") == "1"
+    assert wide("00") == "00"
+    assert wide("000") == "100"
+    assert wide("0909") == "1111"
+    assert wide("9000900") == "1100100"
 
 
 def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

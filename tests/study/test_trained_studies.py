@@ -1,5 +1,6 @@
 """Studies of trained networks, on runs small enough for a test: what they measure, and which runs they take."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -10,9 +11,10 @@ import pytest
 import small
 import torch
 
+from icsbound import records
 from icsbound._check import InputError
 from icsbound.measure.emd import emd
-from icsbound.records import PointRecord
+from icsbound.records import LayerRecord, PointRecord
 from icsbound.study import alpha, information, moments, networks, reduction, shift
 from icsbound.study.setting import Setting
 from icsbound.training import arms, loop
@@ -104,6 +106,7 @@ def test_moments_of_a_training_are_shares(runs: Setting) -> None:
 
 
 def test_alpha_follows_the_runs(runs: Setting) -> None:
+    assert runs.runs is not None
     found = by_panel(list(alpha.points(0, runs)))
     course = [p for p in found["alpha"] if p.curve == "trained"]
     assert course[0].x == 0
@@ -113,8 +116,12 @@ def test_alpha_follows_the_runs(runs: Setting) -> None:
     assert reach[0] == 0
     assert reach[-1] > abs(course[-1].value - 0.5)  # the farthest channel, not the mean
     assert {p.curve for p in found["accuracy"]} == {"trained", "frozen at 0 (batch norm)"}
-    assert all(p.value > 0 for p in found["radius"])
-    assert {p.curve for p in found["radius"]} == {"trained"}  # batch norm has none
+    assert {p.curve for p in found["tightness"]} == {"trained"}  # batch norm says nothing of a radius
+    layers = [r for r in records.read(runs.runs / "unitized" / "records.jsonl") if isinstance(r, LayerRecord)]
+    last = [1 / r.bound for r in layers if r.step == 12 and r.bound is not None]
+    assert found["tightness"][-1].value == pytest.approx(sum(last) / LAYERS)
+    no_radius = dataclasses.replace(layers[0], bound=math.inf)
+    assert alpha._means([no_radius], lambda row: None if row.bound is None else 1 / row.bound) == [(0, 0.0)]
 
 
 def test_alpha_is_frozen_at_what_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pandas as pd
 from icsbound.report.runs import Study
 
 # The control is drawn in gray; the others in colours that stay apart for colour-blind readers, on white and on black.
-PALETTE = ["#7c8594", "#2f6fde", "#e08a00", "#0f9d77", "#c2468f", "#7a5be0", "#d9482b", "#2a9fc4"]
+PALETTE = ["#7c8594", "#2f6fde", "#e08a00", "#0f9d77", "#c2468f", "#7a5be0", "#d9482b", "#2a9fc4", "#9c6b3f", "#8a9a1f"]
 TABLE = alt.NamedData("table")
 WIDTH = 640  # pixels of a saved figure; on the page a figure takes the width of its place
 ROOM = alt.param(name="room", value=26)  # characters of a layer's name beside an axis; the page lowers it on a phone

@@ -31,7 +31,7 @@ async function draw(chart) {
   const width = chart.clientWidth;
   const spec = specOf(name, data.page);
   if (width < 500) {
-    spec.config.axisY.labelLimit = 110;
+    spec.config.axisY.labelLimit = Math.max(110, 0.5 * width);
     spec.config.legend.columns = 2;
     for (const param of spec.params ?? []) if (param.name === "room") param.value = 18;
   }

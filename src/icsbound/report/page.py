@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -55,7 +56,10 @@ def render(page: Page) -> str:
     environment.filters["cell"] = cell
     return environment.from_string(_file("template.html")).render(
         page=page,
-        sections=[(k, title, [f for f in page.figures if f.section == k]) for k, title in page.sections.items()],
+        sections=[
+            (key, title, placed([figure for figure in page.figures if figure.section == key]))
+            for key, title in page.sections.items()
+        ],
         config=json.dumps(page.config, indent=2, ensure_ascii=False) if page.config else "",
         figures={"drawn": drawn, "page": plots.style(plots.PAGE), "paper": plots.style(plots.PAPER)},
         # The page may run these two scripts and no other, and may ask no server for anything.
@@ -64,6 +68,15 @@ def render(page: Page) -> str:
         library=Markup(library),
         script=Markup(script),
     )
+
+
+def placed(figures: Sequence[Figure]) -> list[tuple[Figure, bool]]:
+    """Each figure, and whether it takes the whole width: it has panels, or else nothing would stand beside it."""
+    found: list[tuple[Figure, bool]] = []
+    for several, run in itertools.groupby(figures, key=lambda figure: bool(figure.panels)):
+        own = list(run)
+        found += [(figure, several or (k == 0 and len(own) % 2 == 1)) for k, figure in enumerate(own)]
+    return found
 
 
 def cell(value: Any) -> str:

@@ -12,8 +12,7 @@ and unitize nothing: scope "batch", whose alpha is one, and batch norm with γ m
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
@@ -41,7 +40,7 @@ DRAWN = 15  # values of alpha, evenly among the channels' own in the order of th
 
 
 def points(seed: int, setting: Setting) -> Iterator[PointRecord]:
-    """Course of α, |γ| and R over steps, and the accuracy at the end."""
+    """Course of α, |γ| and 1/R over steps, and the accuracy at the end."""
     curves = {**CURVES, **(LONGER if setting.full or setting.runs else {})}
     names = {arm: curve for curve, arm in curves.items()}
     ended = {}
@@ -73,12 +72,12 @@ def _learns(arm: str) -> bool:
     return alpha is not None and alpha.requires_grad
 
 
-def _means(rows: Sequence[LayerRecord], name: str) -> list[tuple[int, float]]:
-    """Step and mean over layers of a field, where every layer has it."""
+def _means(rows: Sequence[LayerRecord], of: Callable[[LayerRecord], float | None]) -> list[tuple[int, float]]:
+    """Step and mean over layers of a number, where every layer has it."""
     found = []
     for step in dict.fromkeys(row.step for row in rows):
-        values = [getattr(row, name) for row in rows if row.step == step]
-        if None not in values:
+        values = [value for row in rows if row.step == step and (value := of(row)) is not None]
+        if len(values) == sum(row.step == step for row in rows):
             found.append((step, sum(values) / len(values)))
     return found
 
@@ -99,10 +98,10 @@ def _course(run: Trained, curve: str, seed: int) -> Iterator[PointRecord]:
     rows = [r for r in lines if isinstance(r, LayerRecord)]
     learns = _learns(run.config.arm)
     courses = {
-        "alpha": _means(rows, "alpha_mean") if learns else [],
+        "alpha": _means(rows, lambda row: row.alpha_mean) if learns else [],
         "reach": _reach(rows) if learns else [],
-        "gamma": _means(rows, "weight_mean"),
-        "radius": [(step, value) for step, value in _means(rows, "bound") if math.isfinite(value)],
+        "gamma": _means(rows, lambda row: row.weight_mean),
+        "tightness": _means(rows, lambda row: None if row.bound is None else 1 / row.bound),
     }
     layers = len({row.layer for row in rows})
     for name, course in courses.items():

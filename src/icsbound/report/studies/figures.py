@@ -14,6 +14,8 @@ from icsbound.report.studies.panels import PANELS, Panel
 from icsbound.report.studies.points import CONTRADICTS, Studies
 from icsbound.report.wording import count, listed, number
 
+LONG = 28  # letters of a curve's name, of which two do not stand side by side in half of the page
+
 
 def all_figures(studies: Studies) -> list[Figure]:
     """Every figure that the points allow, in reading order."""
@@ -81,8 +83,9 @@ def _basis(rows: pd.DataFrame) -> str:
 
 def _colour(curves: list[str], one_view: bool) -> alt.Color:
     scale = alt.Scale(domain=curves, range=[PALETTE[k % len(PALETTE)] for k in range(len(curves))])
-    # On a phone two columns would be cut off; a chart of several views has no width of its own to ask.
-    columns = alt.ExprRef("width < 420 ? 1 : 2") if one_view else 2
+    # On a phone two columns would be cut off, and long names beside another figure; a chart of several views has no
+    # width of its own to ask.
+    columns = 1 if max(map(len, curves)) > LONG else alt.ExprRef("width < 420 ? 1 : 2") if one_view else 2
     legend = alt.Legend(orient="top", columns=columns, labelLimit=280, symbolType="circle", symbolOpacity=1)
     return alt.Color("curve:N", scale=scale, title=None, legend=legend if len(curves) > 1 else None)
 

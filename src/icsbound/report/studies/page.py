@@ -81,11 +81,8 @@ def facts(studies: Studies) -> list[tuple[str, str]]:
     done = asked - sum(len(studies.missing(name)) for name in studies.begun)
     judged = studies.means[studies.means["relation"] != ""]
     agree = int((judged["verdict"] == points.AGREES).sum())
-    return [
-        (f"{done} of {asked}", "seeds finished"),
-        (f"{len(studies.frame):,}", "measurements"),
-        (f"{agree:,} of {len(judged):,}", "points agree with their prediction"),
-    ]
+    found = [(f"{done} of {asked}", "seeds finished"), (f"{len(studies.frame):,}", "measurements")]
+    return [*found, (f"{agree:,} of {len(judged):,}", "points agree with their prediction")] if len(judged) else found
 
 
 def groups(studies: Studies) -> list[Group]:

@@ -250,14 +250,13 @@ PANELS = (
     ),
     Panel(
         "alpha",
-        "radius",
-        "The radius R during training",
-        "Line: mean over layers of the radius about the bias that outputs cannot leave. Arms without such a radius are "
-        "not drawn.",
+        "tightness",
+        "How tight the radius R is during training",
+        "Line: mean over layers of 1/R, with 95 % intervals over seeds; no output lies further than R from its bias. "
+        "0: some channel's alpha is 0, or the form has no such radius.",
         "optimizer step",
-        "R (log scale)",
+        "1 / R",
         x_scale="sqrt",
-        y_scale="log",
     ),
     Panel(
         "alpha",
