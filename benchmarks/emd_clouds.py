@@ -113,7 +113,7 @@ class Net(nn.Sequential):
         super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
 
 
-@dataclass
+@dataclass(eq=False)
 class Trained:
     """A network, the inputs that its layers are measured on, and its weights before and after so many steps more."""
 
@@ -124,19 +124,23 @@ class Trained:
 
     def clouds(self, layer: str, view: str, gap: int, n: int) -> tuple[Tensor, Tensor]:
         """One layer before and after `gap` steps: captured when asked for, since all of them would not fit."""
-        a, b = (self._captured(steps, [layer], view, n)[layer] for steps in (0, gap))
+        layers = self._norms() if view == "pooled" else (layer,)  # a pass gives all that are small
+        a, b = (self._captured(steps, layers, view, n)[layer] for steps in (0, gap))
         return a, b
 
     def cases(self, views: dict[str, str]) -> Iterator[Case]:
         """Every batch norm in every view, whose names `views` gives, over every gap."""
-        names = [name for name, module in self.model.named_modules() if isinstance(module, nn.BatchNorm2d)]
-        for gap in [gap for gap in self.states if gap]:
-            for view, name in views.items():
-                for layer, few in self._captured(0, names, view, 2).items():
+        for view, name in views.items():
+            for layer, few in self._captured(0, self._norms(), view, 2).items():
+                for gap in [gap for gap in self.states if gap]:
                     label = f"layer {layer} {name}, d {few.shape[1]}, {gap} {'step' if gap == 1 else 'steps'}"
                     yield Case(None, self.source, label, functools.partial(self.clouds, layer, view, gap))
 
-    def _captured(self, steps: int, layers: list[str], view: str, n: int) -> dict[str, Tensor]:
+    def _norms(self) -> tuple[str, ...]:
+        return tuple(name for name, module in self.model.named_modules() if isinstance(module, nn.BatchNorm2d))
+
+    @functools.lru_cache(maxsize=4)  # noqa: B019  # a layer's state before, which all gaps share, or all pooled ones
+    def _captured(self, steps: int, layers: tuple[str, ...], view: str, n: int) -> dict[str, Tensor]:
         self.model.load_state_dict(self.states[steps])
         return capture(self.model, self.probe[:n], layers, view=view, law="eval")
 

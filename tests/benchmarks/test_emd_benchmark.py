@@ -26,6 +26,7 @@ def row(own: float, laprust: float, pot: float, kind: str = "far", source: str =
         "d": 4,
         "matrix_seconds": 1.0,
         "seconds": seconds,
+        "over": [],
     }
 
 
@@ -40,6 +41,40 @@ def test_goals_are_marked_met_or_missed_by_class() -> None:
     assert "1.500 MISSED" in lines["ties"]
     assert lines["layers, digits"].split()[3] == "1"
     assert lines["all"].split()[2] == "3"
+
+
+def slow(*problem: object) -> float:
+    """A peer that would never end."""
+    while len(problem[0]) > 8:  # but for the small problem that every process begins with
+        pass
+    return 0.0
+
+
+def test_a_peer_beyond_the_limit_is_ended_and_its_time_is_a_bound() -> None:
+    names = bench.solvers()
+    peers = {"icsbound": names["icsbound"], "laprust": slow, "POT": names["POT"], "scipy": slow}
+    found = bench.measure(synthetic()[0], 40, 3, peers, limit=0.3, tired={"scipy": 0.2, "lapx": 9.0})
+    assert found["over"] == ["laprust", "scipy"]
+    seconds = found["seconds"]
+    assert 0 < seconds["laprust"] <= 0.5  # what it had used
+    assert seconds["scipy"] == 0.2
+    assert 0 < seconds["POT"] < 0.1
+    last = bench.table([found], peers).splitlines()[-1].split()
+    assert last[4:6] == [f"≤{seconds['icsbound'] / seconds['laprust']:.3f}", "met"]
+    assert last[6] == f"{seconds['icsbound'] / seconds['POT']:.3f}"
+    assert f"≤{seconds['icsbound'] / 0.2:.3f}" in last[10:]
+    late = {**row(0.9, 1.0, 1.0), "over": ["laprust", "POT"]}
+    assert "≤0.900 OPEN" in bench.table([late], ["icsbound", "laprust", "POT"])
+
+
+def test_a_peer_that_fails_stops_the_benchmark(capfd: pytest.CaptureFixture[str]) -> None:
+    def broken(*problem: object) -> float:
+        raise ArithmeticError("no solution")
+
+    names = {"icsbound": bench.solvers()["icsbound"], "POT": broken}
+    with pytest.raises(SystemExit, match="a solver ended with status"):
+        bench.measure(synthetic()[0], 40, 1, names)
+    assert "ArithmeticError: no solution" in capfd.readouterr().err
 
 
 def test_classes_follow_from_the_distance() -> None:
@@ -58,12 +93,12 @@ def test_every_synthetic_case_is_measured_and_values_are_compared() -> None:
     torch.manual_seed(0)
     names = bench.solvers()
     for case in synthetic():
-        found = bench.measure(case, 40, 1, 1.0, {name: names[name] for name in ("icsbound", "POT", "scipy")})
+        found = bench.measure(case, 40, 1, {name: names[name] for name in ("icsbound", "POT", "scipy")})
         assert found["seconds"].keys() == {"icsbound", "POT", "scipy"}
         assert found["kind"] in {*bench.BY_DISTANCE, "independent", "ties", "repeated points", "shuffled"}
     wrong = {**names, "POT": lambda c, shift, pair: 1.001 * names["scipy"](c, shift, pair)}
     with pytest.raises(SystemExit, match="POT found"):
-        bench.measure(synthetic()[0], 40, 1, 1.0, wrong)
+        bench.measure(synthetic()[0], 40, 1, wrong)
 
 
 def test_layers_are_those_of_the_network_at_both_steps() -> None:
@@ -79,7 +114,7 @@ def test_layers_are_those_of_the_network_at_both_steps() -> None:
         for layer in list(found.model.eval())[:5]:
             outputs = layer(outputs).detach()
         torch.testing.assert_close(cloud, outputs.mean((2, 3)))
-    assert bench.measure(case, 20, 1, 1.0, {"icsbound": bench.solvers()["icsbound"]})["source"] == "layers, digits"
+    assert bench.measure(case, 20, 1, {"icsbound": bench.solvers()["icsbound"]})["source"] == "layers, digits"
 
 
 def test_layers_of_cifar10_where_its_files_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
