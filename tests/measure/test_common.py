@@ -89,6 +89,23 @@ def test_equal_sums_are_not_taken_for_equal_points(monkeypatch: pytest.MonkeyPat
     assert len({tuple(row) for row in zip(of_a.tolist(), a[:, 0].tolist(), strict=True)}) == len(of_a.unique()) == 3
 
 
+def test_points_of_many_columns_are_told_apart_by_all_of_them() -> None:
+    """A part of the columns is looked at first: there all points agree, some, or none."""
+    step, d = 3, 3 * common.SAMPLE
+    g = torch.Generator().manual_seed(0)
+    wide = torch.randn(20, d, generator=g, dtype=torch.float64)
+    assert common.repeated(cost.pair(wide, wide + 1)) is None
+    flat = wide.clone()
+    flat[:, ::step] = 0
+    assert common.repeated(cost.pair(flat, flat + wide[:1])) is None
+    pair = cost.pair(flat, flat.roll(5, 0))
+    numbers = common.repeated(pair)
+    assert numbers is not None
+    of_a, of_b = numbers
+    assert torch.equal(of_a.roll(5), of_b)
+    assert len(of_a.unique()) == 20
+
+
 def test_different_points_are_left_alone() -> None:
     a, b = torch.randn(2, 50, 4, generator=torch.Generator().manual_seed(0))
     assert common.repeated(cost.pair(a, b)) is None
