@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import pictures
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +37,7 @@ def train(model: nn.Module, steps: int, *, keep: Tensor | None = None, lr: float
 
 
 def verdicts(title: str, before: dict[str, Tensor], after: dict[str, Tensor], smallest: float = 0.0) -> dict[str, str]:
-    """Print every layer's distance and verdict; at most one in twenty of those called moved is expected to be false.
+    """Print and draw every layer's distance and verdict; of those called moved at most one in twenty should be false.
 
     `smallest` says what counts as a shift, in spreads.
     """
@@ -44,4 +47,9 @@ def verdicts(title: str, before: dict[str, Tensor], after: dict[str, Tensor], sm
     for layer, shift in shifts.items():
         em = f"EM {shift.em.value:8.4f} = {shift.em.value / shift.spread:6.3f} spreads"
         print(f"  {layer:<22} {em}, floor {shift.floor:.4f}: {judged[layer].text}")
+    drawn: dict[str, dict[str, float]] = {verdict.text: {} for verdict in judged.values()}
+    for layer, shift in shifts.items():
+        drawn[judged[layer].text][layer] = shift.em.value / shift.spread
+    drawn["floor"] = {layer: shift.floor / shift.spread for layer, shift in shifts.items()}
+    pictures.by_layer(drawn, re.sub(r"[^a-z0-9]+", "-", title.lower()), "distance in spreads")
     return {layer: verdict.text for layer, verdict in judged.items()}

@@ -10,6 +10,7 @@ from typing import Any
 
 import common
 import lightning
+import pictures
 import torch
 from torch import Tensor, nn
 
@@ -104,6 +105,7 @@ def main() -> list[records.Record]:
     for record in found:
         if isinstance(record, records.DistanceRecord):
             print(f"steps {record.step_a:2} to {record.step_b}: {record.layer:<24} {record.scale_free:.3f} spreads")
+    pictures.over_steps(found, "lightning")
     return found
 
 

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import common
+import pictures
 import torch
 from torch import nn
 
@@ -47,6 +48,7 @@ def main(steps: int = 40) -> list[records.Record]:
                 optimizer.step()
                 monitor.step(step)
         found = records.read(path)
+    pictures.over_steps((r for r in found if getattr(r, "layer", "") in ("blocks.0.norms.1", "norm")), "monitored")
     print(f"{len(found)} records; measuring took {monitor.seconds:.2f} s")
     return found
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import common
+import pictures
 from torch import Tensor
 
 from icsbound import bounds, capture, emd
@@ -38,6 +39,12 @@ def main() -> list[tuple[str, float, float, float]]:
         print(f"{layer:<18} max {mine:.4f} <= EM {exact:.4f}; best known {known.value:.4f} ({known.name})")
         print(f"{'':<18} sum {wrong:.4f} <= EM, {claim}; divided by the root of the channels {right:.4f}")
         rows.append((layer, mine, exact, wrong))
+    drawn = {
+        "exact distance": {layer: exact for layer, _, exact, _ in rows},
+        "max of the channels": {layer: mine for layer, mine, _, _ in rows},
+        "sum of the channels, no bound": {layer: wrong for layer, _, _, wrong in rows},
+    }
+    pictures.by_layer(drawn, "bounds", "distance", "log")
     return rows
 
 

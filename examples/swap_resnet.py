@@ -5,6 +5,7 @@ The network has the parameter names of torchvision's, so that its weights load h
 
 from __future__ import annotations
 
+import pictures
 import torch
 from torch import nn
 
@@ -38,6 +39,8 @@ def main() -> tuple[float, list[float], float]:
         moved = [icsbound.emd(cloud, after[name]).value / cloud.std(0).norm().item() for name, cloud in before.items()]
         for name, ratio in zip(before, moved, strict=True):
             print(f"α = 0.5 moves {name:<24} by {ratio:.3f} of its spread")
+        drawn = {"α = 0.5": dict(zip(before, moved, strict=True))}
+        pictures.by_layer(drawn, "swapped", "moved by, in spreads")
 
         set_alpha(model, 0.0)
         icsbound.revert(model)  # refused while any α is not 0

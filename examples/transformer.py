@@ -4,6 +4,7 @@ Layers are chosen by pattern; the inputs are tokens, handed over by name. The at
 both blocks are followed from before training to its end.
 """
 
+import pictures
 import torch
 from torch import Tensor, nn
 
@@ -57,6 +58,7 @@ def main(steps: int = 60) -> list[records.DistanceRecord]:
     for record in distances:
         if record.step_b == steps:
             print(f"{record.layer:<26} moved by {record.scale_free:.3f} times its spread, EM {record.value:.4f}")
+    pictures.over_steps(distances, "transformer")
     return distances
 
 

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pictures
 import torch
 from torch import Tensor
 from transformers import (
@@ -101,6 +102,7 @@ def main() -> list[records.Record]:
     for record in found:
         if isinstance(record, records.DistanceRecord) and record.view == "position":
             print(f"steps {record.step_a:2} to {record.step_b}: {record.layer:<22} {record.scale_free:.3f} spreads")
+    pictures.over_steps((r for r in found if getattr(r, "view", "") == "position"), "transformers")
     return found
 
 
