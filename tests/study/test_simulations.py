@@ -70,6 +70,24 @@ def test_noise_alone_moves_a_layer_as_far_as_was_measured_before(m: int, shift: 
     assert stands(w1, 0.06)
 
 
+def test_noise_is_read_off_the_outputs_that_it_made() -> None:
+    g = generator()
+    z = noise.normalized(noise.drawn((100, 5), g))
+    delta, eta = noise.drawn((5,), g), torch.rand(5, generator=g, dtype=torch.float64) - 0.5
+    found = noise.noise_in((z - delta) / (1 + eta))
+    assert torch.allclose(found.delta, delta)
+    assert torch.allclose(found.eta, eta)
+
+
+def test_noise_changes_the_shift_by_no_more_than_its_bound() -> None:
+    for m in (4, 64):
+        added = [p for p in noise._two_layers(0, m, 6, generator()) if p.panel == "added"]
+        assert [p.curve for p in added] == ["frozen law", "eval law, rate 0.1"]
+        assert all(map(stands, added))
+        frozen, running = (p.value for p in added)
+        assert frozen > running
+
+
 def test_the_train_law_is_bounded_whatever_the_batch() -> None:
     z = noise.drawn((64, 16), generator())
     for m in (2, 4, 16):
@@ -79,7 +97,8 @@ def test_the_train_law_is_bounded_whatever_the_batch() -> None:
 
 
 def test_small_batches_are_noisy_under_the_frozen_law_alone() -> None:
-    found = {m: {p.curve: p.value for p in noise._two_layers(0, m, 6, generator())} for m in (4, 128)}
+    points = {m: [p for p in noise._two_layers(0, m, 6, generator()) if p.panel == "two layers"] for m in (4, 128)}
+    found = {m: {p.curve: p.value for p in each} for m, each in points.items()}
     assert found[4]["frozen law"] > 1.5 * found[128]["frozen law"]
     for curve in ("train law", "eval law, rate 0.1"):
         assert found[4][curve] == pytest.approx(found[128][curve], rel=0.06)

@@ -81,18 +81,34 @@ def _noise_only(seed: int, m: int, draws: int, g: torch.Generator) -> Iterator[P
 
 def _two_layers(seed: int, m: int, draws: int, g: torch.Generator) -> Iterator[PointRecord]:
     """Two independent clouds with exact means and variances, under noise from batches of M of their own rows."""
-    frozen, running, train = [], [], []
+    frozen, running, train, exactly = [], [], [], []
+    limits: dict[str, list[float]] = {"frozen law": [], "eval law, rate 0.1": []}
     for _ in range(draws):
-        a, b = (normalized(drawn((PROBE, D), g)) for _ in range(2))
-        frozen.append(emd(*(by_batch(z, z[_rows(m, g)]) for z in (a, b))).value)
-        running.append(emd(*(by_running(z, m, RATES[0], g) for z in (a, b))).value)
-        train.append(emd(*(by_own_batches(z, m, g) for z in (a, b))).value)
+        pair = [normalized(drawn((PROBE, D), g)) for _ in range(2)]
+        fixed = [by_batch(z, z[_rows(m, g)]) for z in pair]
+        averaged = [by_running(z, m, RATES[0], g) for z in pair]
+        frozen.append(emd(*fixed).value)
+        running.append(emd(*averaged).value)
+        train.append(emd(*(by_own_batches(z, m, g) for z in pair)).value)
+        exactly.append(emd(*pair).value)
+        for curve, outputs in zip(limits, (fixed, averaged), strict=True):
+            limits[curve].append(layer_bounds.noise_effect(*map(noise_in, outputs)))
     panel = Panel(NAME, "two layers", seed, PROBE, D, f"exact, mean of {draws} draws")
     noisy, exact = layer_bounds.small_batch_norm(D, m), layer_bounds.batch_norm(D)
     steady = layer_bounds.small_batch_norm(D, m * (2 - RATES[0]) / RATES[0])  # the variance of an average of batches
     yield panel.point("frozen law", m, _mean(frozen), noisy, "at most")
     yield panel.point("eval law, rate 0.1", m, _mean(running), steady, "at most")
     yield panel.point("train law", m, _mean(train), exact, "at most", tolerance=1e-9)
+    added = Panel(NAME, "added", seed, PROBE, D, f"exact, mean of {draws} draws")
+    for (curve, limit), noisy_values in zip(limits.items(), (frozen, running), strict=True):
+        change = _mean([abs(value - true) for value, true in zip(noisy_values, exactly, strict=True)])
+        yield added.point(curve, m, change, _mean(limit), "at most", tolerance=1e-9)
+
+
+def noise_in(y: Tensor) -> layer_bounds.Noise:
+    """The errors that made y = (z - δ)/(1 + η) of outputs z with mean 0 and variance 1: y's own moments tell them."""
+    deviation = y.std(0, correction=0)
+    return layer_bounds.Noise(delta=-y.mean(0) / deviation, eta=1 / deviation - 1)
 
 
 def _rows(m: int, g: torch.Generator) -> Tensor:

@@ -86,6 +86,16 @@ PANELS = (
     ),
     Panel(
         "noise",
+        "added",
+        "How much the noise changes the shift between them",
+        _MEASURED + "Up or down: the difference to the same two layers under exact statistics.",
+        "batch size M",
+        "change of W1 (log scale)",
+        x_scale="log",
+        y_scale="log",
+    ),
+    Panel(
+        "noise",
         "lag",
         "Running statistics behind a drifting mean",
         _MEASURED + "The rising part is the lag, the flat one what noise leaves.",
