@@ -28,7 +28,8 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# The page in a real browser: needs Chromium (Debian and Ubuntu: apt install chromium).
+# The page in a real browser: needs Chromium (Debian and Ubuntu: apt install chromium). What it saw lies in
+# runs/screenshots afterwards, to be looked at and kept.
 test-page: $(VENV)/test.stamp
 	$(QUIET) $(BIN)/python -m pytest -m page
 
