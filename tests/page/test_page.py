@@ -17,6 +17,7 @@ import lines
 import pytest
 import recorded
 from playwright import sync_api
+from test_pictures import transports
 
 from icsbound import report, results
 from icsbound.records import DistanceRecord, LayerRecord
@@ -98,6 +99,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("pages")
     arms = ("bn", "published", "unitized", "unitized-1")
     recorded.comparison(root / "compare", arms=arms, noise=0.1)
+    for arm in arms:  # the first seed's layer is drawn as well
+        path = root / "compare" / f"{arm}-seed0" / "records.jsonl"
+        path.unlink()
+        *begun, end = recorded.of_run(arm, 0, noise=0.1)
+        recorded.save(path.parent, [*begun, *transports(f"{arm}-seed0", recorded.STEPS, n=160), end])
     recorded.comparison(root / "interrupted", arms=arms[:2])
     path = root / "interrupted" / "bn-seed1" / "records.jsonl"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
