@@ -72,7 +72,9 @@ def test_a_run_that_goes_on_tells_no_point_twice(whole: Path, tmp_path: Path, ki
             loop.train(config(), tmp_path, tracker="tensorboard", checkpoint_every=5, progress=kill)
     else:
         with pytest.raises(KeyboardInterrupt):
-            loop.train(config(), tmp_path, tracker="tensorboard", stop=lambda: next(counted) == 9)
+            loop.train(
+                config(), tmp_path, tracker="tensorboard", stop=lambda: next(counted) == 8
+            )  # a step that is told
     loop.resume(tmp_path, tracker="tensorboard")
     expected, found = points(whole), points(tmp_path)
     assert set(found) == set(expected)
@@ -90,39 +92,97 @@ def test_telling_changes_no_number(whole: Path, tmp_path: Path) -> None:
     assert not checkpoint.paths(whole / "checkpoints")
 
 
-def test_any_tracker_of_accelerate_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+Points = list[tuple[int, str]]
+
+
+@pytest.fixture
+def shelf(monkeypatch: pytest.MonkeyPatch) -> dict[str, Points]:
+    """The tracker "own" of Accelerate: run -> the points that it was sent."""
     from accelerate import tracking as theirs
 
-    told: list[Any] = []
+    runs: dict[str, Points] = {}
 
     class Own(theirs.GeneralTracker):  # type: ignore[misc]  # the class of a library without types
         name = "own"
         requires_logging_directory = False
-
-        def __init__(self, run_name: str) -> None:
-            super().__init__()
-            told.append(run_name)
-
         tracker = None
 
+        def __init__(self, run_name: str, run_id: str | None = None) -> None:
+            super().__init__()
+            self.run_id = run_id or f"{run_name}-{len(runs)}"
+
         def start(self) -> None:
-            told.append("start")
+            self.points = runs.setdefault(self.run_id, [])
 
         def store_init_configuration(self, values: dict[str, Any]) -> None:
-            told.append(values["recipe"]["epochs"])
+            self.points.append((-1, str(values["recipe"]["epochs"])))
 
-        def log(self, values: dict[str, float], step: int | None = None, **_: Any) -> None:
-            told.append((step, sorted(values)))
+        def log(self, values: dict[str, float], step: int = -1, **_: Any) -> None:
+            assert values
+            self.points += [(step, name) for name in values]
 
         def finish(self) -> None:
-            told.append("finish")
+            self.points.append((-1, "finish"))
 
     monkeypatch.setitem(theirs.LOGGER_TYPE_TO_CLASS, "own", Own)
     monkeypatch.setattr(theirs, "get_available_trackers", lambda: ["own"])
-    loop.train(config(monitor=None), tmp_path, tracker="own")
-    assert told[:3] == ["unitized-seed0", "start", 2]
-    assert (2, ["train/loss", "train/lr"]) in told
-    assert told[-1] == "finish"
+    return runs
+
+
+def test_any_tracker_of_accelerate_is_told(whole: Path, tmp_path: Path, shelf: dict[str, Points]) -> None:
+    loop.train(config(), tmp_path, tracker="own")
+    ((run, told),) = shelf.items()
+    assert run == "unitized-seed0-0"
+    assert (told[0], told[-1]) == ((-1, "2"), (-1, "finish"))
+    assert sorted(told[1:-1]) == sorted((step, tag) for tag, those in points(whole).items() for step, _ in those)
+
+
+@pytest.mark.parametrize("knows", ["its own name", "a given name", "nothing"])
+@pytest.mark.parametrize("end", ["stopped", "killed", "killed before a checkpoint"])
+def test_a_tracker_goes_on_in_its_run_and_is_told_no_point_twice(
+    tmp_path: Path, shelf: dict[str, Points], monkeypatch: pytest.MonkeyPatch, knows: str, end: str
+) -> None:
+    if knows == "its own name":
+        monkeypatch.setitem(tracking._ASKED, "own", ("run_id", lambda tracker: tracker.run_id))
+    elif knows == "a given name":
+        monkeypatch.setitem(tracking._GIVEN, "own", lambda run: {"run_id": run})
+
+    class Killed(Exception):
+        pass
+
+    def kill(event: Event) -> None:
+        if event.step == 9:
+            raise Killed
+
+    options: dict[str, Any] = {"tracker": "own", "checkpoint_every": 50 if "before" in end else 5}
+    counted = iter(range(1, 100))
+    if end == "stopped":
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(config(), tmp_path / "run", stop=lambda: next(counted) == 8, **options)  # a step that is told
+    else:
+        with pytest.raises(Killed):
+            loop.train(config(), tmp_path / "run", progress=kill, **options)
+        with (tmp_path / "run" / "tracker-own.jsonl").open("ab") as file:
+            file.write(b'{"step": 10, "val')  # under way when it was killed
+    loop.resume(tmp_path / "run", **options)
+    once = dict(shelf)
+    loop.train(config(), tmp_path / "whole", tracker="own")
+    (other,) = shelf.keys() - once.keys()
+    told = [point for sent in once.values() for point in sent if point[0] >= 0]
+    assert sorted(told) == sorted(point for point in shelf[other] if point[0] >= 0)
+    assert len(once) == (2 if knows == "nothing" else 1)
+    assert [point for sent in once.values() for point in sent].count((-1, "2")) == 1  # the config
+
+
+@pytest.mark.parametrize(
+    "line", ["[1]", '{"values": ["a"]}', '{"run": 3}', '{"step": [], "values": ["a"]}', "[" * 99_999]
+)
+def test_a_file_of_points_that_is_none_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "tracker-own.jsonl").write_text(line + "\n")
+    with pytest.raises(
+        InputError, match=r"tracker-own\.jsonl must hold what a tracker was told, one JSON object a line: "
+    ):
+        tracking.Told(tmp_path / "tracker-own.jsonl")
 
 
 def test_an_unknown_or_missing_tracker_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

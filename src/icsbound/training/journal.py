@@ -64,12 +64,15 @@ class Journal:
         self._writer.sync()
         return self._writer.offset
 
-    def step(self, step: int, loss: float | None, accuracy: float | None) -> None:
-        """Tell of an optimizer step that was taken."""
-        if not self.session.main:
-            return
+    def track(self, step: int, loss: float | None) -> None:
+        """Tell the tracker of an optimizer step that was taken."""
         if self._tracker is not None:
             self._tracker.step(step, loss, self.session.optimizer.param_groups[0]["lr"])
+
+    def step(self, step: int, loss: float | None, accuracy: float | None) -> None:
+        """Tell of an optimizer step that is done with, also with what belongs to it."""
+        if not self.session.main:
+            return
         memory = devices.peak_memory(self.session.accelerator.device)
         self._progress(Event(self.session.config.run, step, self.session.steps, loss, accuracy, memory=memory))
 

@@ -197,6 +197,7 @@ class _Loop:
                 ends_epoch = self.step % session.steps_per_epoch == 0
                 if ends_epoch:
                     self._end_epoch(epoch, time.perf_counter() - began, self.step - first)
+                self.journal.track(self.step, loss)  # what came after a checkpoint would be lost if the run ended there
                 self._keep_network()
                 halt = self._agreed(signaled(), stop()) if self.step < session.steps else 0
                 if halt or self._due(checkpoint_every, ends_epoch):
