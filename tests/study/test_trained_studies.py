@@ -17,7 +17,7 @@ from icsbound.measure.emd import emd
 from icsbound.records import LayerRecord, PointRecord
 from icsbound.study import alpha, information, moments, networks, reduction, shift
 from icsbound.study.setting import Setting
-from icsbound.training import arms, loop
+from icsbound.training import arms, loop, pool
 from icsbound.training.config import TrainConfig
 
 LAYERS = 7  # normalization layers of a resnet8
@@ -72,6 +72,19 @@ def test_networks_are_trained_once_where_none_are_given(tmp_path: Path, monkeypa
     (again,) = networks.trained(setting, ["unitized*10"], 0)
     assert again == first
     assert (again.folder / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_networks_of_all_seeds_are_trained_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def without_training(tasks: list[pool.Task], **_: object) -> None:
+        asked.append([task.out.name for task in tasks])
+
+    monkeypatch.setattr(pool, "run", without_training)
+    setting = Setting(networks=tmp_path, seeds=(3, 5))
+    found = networks.trained(setting, ["bn", "gn"], 5)
+    assert [run.folder.name for run in found] == ["bn-seed5", "gn-seed5"]
+    assert asked == [["bn-seed5", "gn-seed5", "bn-seed3", "gn-seed3"]]
 
 
 def test_reduction_compares_inputs_with_outputs(runs: Setting) -> None:

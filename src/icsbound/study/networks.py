@@ -97,30 +97,34 @@ def clouds(
 def trained(setting: Setting, wanted: Sequence[str], seed: int) -> list[Trained]:
     """A run of each arm in `wanted` at `seed`: found among the user's where a folder of such is given, else trained.
 
-    ``ARM*FACTOR`` trains ARM with alpha's learning rate times FACTOR. Of the user's runs the first of each arm and
-    seed counts; an arm that is not among them is left out. Raises InputError where there is none at all.
+    ``ARM*FACTOR`` trains ARM with alpha's learning rate times FACTOR. Those of the setting's other seeds are trained
+    beside it, which keeps all cores at work. Of the user's runs the first of each arm and seed counts; an arm that is
+    not among them is left out. Raises InputError where there is none at all.
     """
     if setting.runs is not None:
         return _found(setting.runs, [arm for arm in wanted if "*" not in arm], seed)
-    tasks = []
-    for name in wanted:
-        arm, _, factor = name.partition("*")
-        recipe = recipes.recipe(epochs=6 if setting.full else 3, alpha_lr_factor=float(factor or 1))
-        config = TrainConfig(
-            model=MODEL,
-            arm=arm,
-            seed=seed,
-            recipe=recipe,
-            threads=1,
-            device="cpu",
-            channels_last=False,
-            monitor=MonitorConfig(**MONITOR),
-        )
-        tasks.append(pool.Task(config, setting.networks / folder_name(f"{name}-seed{seed}"), snapshots=1))
-    waiting = [task for task in tasks if loop.finished(task.out) is None]
+    tasks = [_task(setting, name, seed) for name in wanted]
+    others = [_task(setting, name, other) for other in setting.seeds if other != seed for name in wanted]
+    waiting = [task for task in (*tasks, *others) if loop.finished(task.out) is None]
     if waiting:
         pool.run(waiting, jobs=setting.jobs, progress=setting.progress, again="the same command with --resume")
     return [Trained(task.out, task.config.resolved()) for task in tasks]
+
+
+def _task(setting: Setting, name: str, seed: int) -> pool.Task:
+    arm, _, factor = name.partition("*")
+    recipe = recipes.recipe(epochs=6 if setting.full else 3, alpha_lr_factor=float(factor or 1))
+    config = TrainConfig(
+        model=MODEL,
+        arm=arm,
+        seed=seed,
+        recipe=recipe,
+        threads=1,
+        device="cpu",
+        channels_last=False,
+        monitor=MonitorConfig(**MONITOR),
+    )
+    return pool.Task(config, setting.networks / folder_name(f"{name}-seed{seed}"), snapshots=1)
 
 
 def _found(folder: Path, wanted: Sequence[str], seed: int) -> list[Trained]:

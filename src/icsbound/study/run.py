@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import time
 from dataclasses import dataclass
@@ -122,6 +123,7 @@ def _one(
 ) -> None:
     begun = any(isinstance(r, StudyRecord) and r.study == study.name for r in known)
     done = {r.seed for r in known if isinstance(r, SeedRecord) and r.study == study.name}
+    setting = dataclasses.replace(setting, seeds=tuple(seed for seed in seeds if seed not in done))
     if not begun:
         writer.write(
             StudyRecord(

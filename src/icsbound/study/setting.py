@@ -18,6 +18,7 @@ class Setting:
     networks: Path = Path("networks")  # folder for trainings of our own
     runs: Path | None = None  # finished runs to read instead
     jobs: int | None = None  # trainings at a time
+    seeds: tuple[int, ...] = ()  # that are still to come: their networks are trained together, side by side
     progress: Progress = quiet
 
 
