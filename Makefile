@@ -72,7 +72,7 @@ bench-emd: $(VENV)/bench.stamp
 	$(BIN)/python benchmarks/emd.py $(if $(DATA_DIR),--data-dir $(DATA_DIR)) --out runs/bench-emd.json
 
 bench-train: $(VENV)/test.stamp
-	$(BIN)/python benchmarks/train.py $(if $(DATA_DIR),--data cifar10 --data-dir $(DATA_DIR) --model resnet20)
+	$(BIN)/python benchmarks/train.py --threads $(or $(THREADS),1) $(if $(DATA_DIR),--data cifar10 --data-dir $(DATA_DIR) --model resnet20)
 
 # What a monitor with the default schedule takes of the training, with and without it in turn.
 bench-monitor: $(VENV)/test.stamp

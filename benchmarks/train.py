@@ -5,13 +5,15 @@
 
 The arms take turns, a few steps each, in rotating order; a ratio to the first arm is taken within its round, and
 medians and quartiles over rounds are printed. A step is what `icsbound train` takes: batch, augmentation,
-normalization, forward, backward, optimizer, reading the loss. The monitor is timed on its own steps and set against
-the steps of a whole run of the recipe.
+normalization, forward, backward, optimizer, reading the loss, and what is told to a tracker. "pipeline" is the share of
+it that is neither forward, backward nor optimizer. A checkpoint is set against an epoch, or the 15 seconds that lie
+between two at least; three captures of the monitor, with a few steps between, against a whole run of the recipe.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -25,26 +27,51 @@ from typing import Any
 
 import torch
 
-from icsbound.training import devices, progress, recipes
+from icsbound.training import devices, progress, recipes, tracking
 from icsbound.training.config import MonitorConfig, TrainConfig
 from icsbound.training.journal import Journal
-from icsbound.training.loop import _Loop
+from icsbound.training.loop import _SAVE_AFTER, _Loop
 from icsbound.training.session import Session
 from icsbound.training.snapshots import Snapshots
 
 clock = time.perf_counter
 
 
+class Stopwatch:
+    """Stands where the loop has its profile, and adds up the time that the network and its optimizer take."""
+
+    def __init__(self, cuda: bool) -> None:
+        self.seconds = 0.0
+        self._cuda = cuda
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Count what happens inside, unless it is the input."""
+        before = self.now()
+        yield
+        if name != "input":
+            self.seconds += self.now() - before
+
+    def now(self) -> float:
+        """The time, when the device has done what it was given."""
+        if self._cuda:
+            torch.cuda.synchronize()
+        return clock()
+
+
 class Run:
-    """One arm under way: takes steps, and knows how long their batches took to make."""
+    """One arm under way: takes steps as the loop does, and knows how long the network took of them."""
 
     def __init__(self, config: TrainConfig, folder: Path) -> None:
         self.session = Session(config)
-        journal = Journal(self.session, folder, progress.quiet, tracker=None)
-        self.loop = _Loop(self.session, folder, journal, keep=1, snapshots=Snapshots(None), profile=None)
+        folder.mkdir()
+        self.watch = Stopwatch(self.session.accelerator.device.type == "cuda")
+        self.journal = Journal(self.session, folder, progress.quiet, tracking.chosen("auto"))
+        profile: Any = self.watch
+        self.loop = _Loop(self.session, folder, self.journal, keep=1, snapshots=Snapshots(None), profile=profile)
+        self.journal.open(0, 0)
         self.session.model.train()
         self.batches = self._endless()
-        self.in_pipeline = 0.0
 
     def _endless(self) -> Iterator[Any]:
         epoch = 0
@@ -54,35 +81,46 @@ class Run:
 
     def steps(self, count: int) -> tuple[float, float, int]:
         """Take `count` steps; returns seconds in all, seconds outside the network and optimizer, and images."""
-        session, images = self.session, 0
-        outside = 0.0
-        start = clock()
+        loop, images, before = self.loop, 0, self.watch.seconds
+        start = self.watch.now()
         for _ in range(count):
-            before = clock()
             batch = next(self.batches)
-            outside += clock() - before
-            self.loop._take(*batch)
-            self.loop.step += 1
+            loss = loop._take(*batch)
+            loop.step += 1
+            self.journal.track(loop.step, loss)
+            loop._keep_network()
+            loop._agreed(None, stop=False)
+            self.journal.step(loop.step, loss, None)
             images += batch[2]
-        total = clock() - start
-        if session.accelerator.device.type == "cuda":
-            torch.cuda.synchronize()
-            total = clock() - start
-        return total, outside + self._bookkeeping(batch[0], count), images
+        total = self.watch.now() - start
+        return total, total - (self.watch.seconds - before), images
 
-    def _bookkeeping(self, images: torch.Tensor, count: int) -> float:
-        """What a step does besides the network: normalization and the seeding of its dropout, timed by repeating
-        them.
-        """
-        start = clock()
-        for _ in range(count):
-            self.session.normalize(images, self.session.dtype)
-            torch.manual_seed(0)
-        return clock() - start
+    def checkpoint(self) -> float:
+        """Seconds that writing a checkpoint takes, by the clock on the wall: it waits for the disk."""
+        start = time.perf_counter()
+        self.loop._save()
+        return time.perf_counter() - start
+
+    def captures(self, count: int) -> tuple[list[float], int]:
+        """Seconds of each of `count` captures of the monitor with a few steps between, and the records of the last."""
+        monitor, schedule = self.session.monitor, MonitorConfig().schedule(self.session.steps)
+        assert monitor is not None
+        monitor.step(0)
+        seconds, found = [], 0
+        for step in [step for step in range(1, self.session.steps + 1) if schedule(step)][:count]:
+            self.steps(4)
+            start = self.watch.now()
+            found = len(monitor.step(step))
+            seconds.append(self.watch.now() - start)
+        return seconds, found
+
+    def close(self) -> None:
+        """Close the files."""
+        self.journal.close()
 
 
 def quartiles(values: list[float]) -> dict[str, float]:
-    low, median, high = statistics.quantiles(values, n=4)
+    low, median, high = statistics.quantiles(values if len(values) > 1 else values * 2, n=4)
     return {"low": low, "median": median, "high": high}
 
 
@@ -124,7 +162,10 @@ def main() -> None:
     ).resolved()
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
-        runs = {arm: Run(dataclasses.replace(base, arm=arm), Path(folder)) for arm in args.arms}
+        runs = {
+            arm: Run(dataclasses.replace(base, arm=arm), Path(folder) / str(number))
+            for number, arm in enumerate(args.arms)
+        }
         for run in runs.values():  # warm-up: allocations, kernel choices, compilation
             run.steps(3)
         rows: dict[str, dict[str, list[float]]] = {a: {"images/s": [], "ratio": [], "pipeline %": []} for a in runs}
@@ -138,32 +179,31 @@ def main() -> None:
                 rows[arm]["pipeline %"].append(100 * outside / total)
             for arm in runs:
                 rows[arm]["ratio"].append(speed[arm] / speed[args.arms[0]])
-    found: dict[str, Any] = {}
-    for arm, run in runs.items():
-        monitor = run.session.monitor
-        assert monitor is not None
-        monitor.step(0)
-        run.steps(2)
-        start = clock()
-        records = monitor.step(run.session.steps)  # always on the schedule: the last step of the run
-        seconds = clock() - start
-        whole = run.session.steps * base.recipe.batch_size / statistics.median(rows[arm]["images/s"])
-        found[arm] = {
-            **{name: quartiles(values) for name, values in rows[arm].items()},
-            "monitor seconds a capture": seconds,
-            "monitor records a capture": len(records),
-            "monitor %": 100 * seconds * MonitorConfig().captures / whole,
-        }
+        found: dict[str, Any] = {}
+        for arm, run in runs.items():
+            saved, (seconds, records) = run.checkpoint(), run.captures(3)
+            speed_of_arm = statistics.median(rows[arm]["images/s"])
+            epoch = run.session.steps_per_epoch * base.recipe.batch_size / speed_of_arm
+            found[arm] = {
+                **{name: quartiles(values) for name, values in rows[arm].items()},
+                "checkpoint seconds": saved,
+                "checkpoint %": 100 * saved / max(epoch, _SAVE_AFTER),
+                "monitor seconds a capture": statistics.median(seconds),
+                "monitor records a capture": records,
+                "monitor %": 100 * statistics.median(seconds) * MonitorConfig().captures / (base.recipe.epochs * epoch),
+            }
+            run.close()
     load = os.getloadavg()[0]
     clock_name = ", CPU time" if args.cpu_time else ""
     where = f"{base.device}, {args.threads} threads, load {load:.1f}{clock_name}"
     print(f"{base.data}, {base.model}, batch {base.recipe.batch_size}, {where}")
-    print(f"{'arm':20}{'images/s':>10}{'ratio to ' + args.arms[0]:>22}{'pipeline':>10}{'monitor':>10}")
+    title = f"{'arm':20}{'images/s':>10}{'ratio to ' + args.arms[0]:>22}"
+    print(f"{title}{'pipeline':>10}{'checkpoint':>12}{'monitor':>10}")
     for arm, row in found.items():
         ratio = row["ratio"]
         print(
             f"{arm:20}{row['images/s']['median']:10.0f}{ratio['median']:10.3f} ({ratio['low']:.3f}-{ratio['high']:.3f})"
-            f"{row['pipeline %']['median']:9.1f}%{row['monitor %']:9.1f}%"
+            f"{row['pipeline %']['median']:9.1f}%{row['checkpoint %']:11.1f}%{row['monitor %']:9.1f}%"
         )
     if args.json:
         about = {
