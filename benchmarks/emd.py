@@ -51,7 +51,7 @@ OWN = "icsbound"
 RIVALS = ("laprust", "POT")  # whose better one is the mark
 BY_DISTANCE = ("identity optimal", "nearly optimal", "far")  # classes
 HALF, TWO_THIRDS, WORST = 0.5, 0.67, 1.2
-ONCE, LIMIT = 1.0, 10.0  # seconds: see the beginning
+ONCE, LIMIT = 0.5, 6.0  # seconds: see the beginning
 LARGE, LARGE_SECONDS, LARGE_BYTES = 8192, 5.0, 1.5e9
 FLAT, FLAT_SHARE = 3136, 1.25
 VIEWS = {"sample": "flattened", "pooled": "pooled"}
@@ -276,8 +276,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--n", type=int, nargs="+", default=[2048, 4096])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--once", type=float, default=ONCE, help="seconds beyond which a peer is measured once (1)")
-    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds after which a peer is ended (10)")
+    parser.add_argument("--once", type=float, default=ONCE, help="seconds beyond which a peer is measured once (0.5)")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds after which a peer is ended (6)")
     parser.add_argument("--only", nargs="+", help="classes, or sources such as 'layers, digits'")
     parser.add_argument("--data-dir", type=Path, help="parquet files of CIFAR-10: layers of a training on it as well")
     parser.add_argument("--without", nargs="+", default=[], help="peers to leave out")

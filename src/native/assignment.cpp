@@ -8,7 +8,8 @@
 //   start    rows keep the hinted column (their own) where it is tight, else take their best one if nobody has it; where
 //            most of the columns so taken are hinted ones, all rows keep theirs, and potentials are made to fit;
 //   reduce   Jonker and Volgenant's row reduction: a row takes its best column, which is lowered to its second best;
-//   auction  Bertsekas' bids with a margin eps that shrinks, where many rows are still unmatched;
+//   auction  Bertsekas' bids with a margin eps that shrinks, where many rows are still unmatched; a price war of a few
+//            rows is ended by paths;
 //   finish   shortest augmenting paths, grown from all unmatched rows at once.
 //
 // Each layer below knows the one under it: rows read at the speed of memory (assignment_rows.h), what is remembered of
@@ -73,6 +74,8 @@ class Assignment : AugmentingPaths {
   static constexpr int64_t REDUCTIONS = 2;   // times n in each pass
   static constexpr double CROWDED = 0.15;    // share of unmatched rows above which the auction is worth its start
   static constexpr double SHRINK = 8;        // of the margin from round to round
+  static constexpr int64_t WAR = 16;         // times n: bids in a round, after which a few rows that are left get paths
+  static constexpr int64_t FEW = 50;         // ... fewer than one of so many
   static constexpr double FINE = 1.0 / 64;   // of the first margin, from where a round may be the last
   static constexpr double SETTLED = 0.3;     // share of loose rows below which it is
 
@@ -162,16 +165,21 @@ class Assignment : AugmentingPaths {
   }
 
   void auction() {
-    while (!open.empty() && work > 0) {
+    // A few rows may outbid each other for as many columns by one margin after another, a whole row read for each bid.
+    const auto war = [&] { return bids > WAR * n && FEW * static_cast<int64_t>(open.size()) < n; };
+    while (!open.empty() && !war() && work > 0) {
       const int32_t i = open.back();
       open.pop_back();
+      ++bids;
       const Choice t = choose(i);
       v[t.first] -= (t.next < INF ? t.next - t.least : 0.0) + margin;
       const int32_t other = owner[t.first];
       if (other >= 0) column[other] = -1, open.push_back(other);
       match(i, t.first);
     }
+    while (!open.empty() && war() && work > 0) grow();
     if (!open.empty()) return;
+    bids = 0;
     const bool last = margin <= smallest_margin;
     if (last || margin <= first_margin * FINE) {
       settle();
@@ -197,6 +205,7 @@ class Assignment : AugmentingPaths {
   std::vector<int32_t> todo;  // of the pass of row reduction
   int pass = 0;
   int64_t steps = 0;
+  int64_t bids = 0;  // in this round of the auction
 };
 
 }  // namespace

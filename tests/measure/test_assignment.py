@@ -83,6 +83,40 @@ def test_harder_problems_go_through_every_stage(family: str, seed: int) -> None:
     solve_from_every_start(g, torch.from_numpy(distances(torch.from_numpy(a), torch.from_numpy(b))), family)
 
 
+def slices(c: torch.Tensor, start: Certificate, gap: float) -> int:
+    """How many budgets of 1000 units the native solver takes."""
+    library, taken = _native.library(), 0
+    given = [ctypes.c_void_p(t.data_ptr()) for t in (c, start.v, start.u, start.at)]
+    library.icsbound_assignment_new.restype = ctypes.c_void_p
+    solver = ctypes.c_void_p(
+        library.icsbound_assignment_new(ctypes.c_int64(len(c)), *given, ctypes.c_double(gap), None)
+    )
+    while library.icsbound_assignment_run(solver, ctypes.c_int64(1000)) == 0 and taken < 2000:
+        taken += 1
+    library.icsbound_assignment_delete(solver)
+    return taken
+
+
+@native
+def test_a_price_war_of_a_few_rows_is_ended_by_paths() -> None:
+    """Nine rows far from all others want eight columns near by; the ninth column is further away, so that bids raise
+    the prices to that distance, by one small margin after another.
+    """
+    g = np.random.default_rng(0)
+    n, few = 600, 9
+    z = g.normal(size=(n, 2))
+    a, b = np.maximum(z @ g.normal(size=(2, 6)), 0), np.maximum(z @ g.normal(size=(2, 6)) * 2 + 1, 0)
+    a[:few], b[:few] = (1e6 + 1e-3 * g.normal(size=(few, 6)) for _ in range(2))
+    taken = {}
+    for further in (1e3, 1e5):
+        b[few - 1, 0] = 1e6 + further
+        c = torch.from_numpy(distances(torch.from_numpy(a), torch.from_numpy(b)))
+        start = certify(c, torch.zeros(n).double())
+        taken[further] = slices(c, start, 0.05)
+        solve_from_every_start(g, c, f"{further}")
+    assert taken[1e5] < 2 * taken[1e3]
+
+
 @native
 def test_row_minima_equal_torch() -> None:
     g = torch.Generator().manual_seed(0)
