@@ -85,6 +85,8 @@ def test_networks_of_all_seeds_are_trained_together(tmp_path: Path, monkeypatch:
     found = networks.trained(setting, ["bn", "gn"], 5)
     assert [run.folder.name for run in found] == ["bn-seed5", "gn-seed5"]
     assert asked == [["bn-seed5", "gn-seed5", "bn-seed3", "gn-seed3"]]
+    networks.trained(setting, lambda seed: [f"unitized:alpha_init=0.{seed}"], 3)
+    assert asked[1] == ["unitized_alpha_init=0.3-seed3", "unitized_alpha_init=0.5-seed5"]
 
 
 def test_reduction_compares_inputs_with_outputs(runs: Setting) -> None:

@@ -12,8 +12,8 @@ and unitize nothing: scope "batch", whose alpha is one, and batch norm with γ m
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 
@@ -44,22 +44,23 @@ def points(seed: int, setting: Setting) -> Iterator[PointRecord]:
     """Course of α, |γ| and 1/R over steps, and the accuracy at the end."""
     curves = {**CURVES, **(LONGER if setting.full or setting.runs else {})}
     names = {arm: curve for curve, arm in curves.items()}
-    ended = {}
     for run in trained(setting, list(names), seed):
         arm, factor = run.config.arm, run.config.recipe.alpha_lr_factor
         # A run of the user's may have any rate, and has one where alpha is frozen too.
         curve = names.get(f"{arm}*{factor:g}", names[arm])
-        ended[curve] = run
         yield from _course(run, curve, seed)
     if setting.runs is None:
-        mean = float(_alphas(ended["trained"]).mean())
-        places = (torch.arange(DRAWN, dtype=torch.float64) + 0.5) / DRAWN
-        values = torch.quantile(_alphas(ended["trained, rate × 10"]), places)
-        drawn = ", ".join(f"{value:.3f}" for value in values.tolist())
-        last = [f"unitized:{start},frozen=true" for start in (f"alpha_init={mean:.4f}", f"alpha_drawn=({drawn})")]
-        own = dataclasses.replace(setting, seeds=())  # other seeds end at other values
-        for curve, run in zip((FINAL, RANDOM), trained(own, last, seed), strict=True):
+        for curve, run in zip((FINAL, RANDOM), trained(setting, partial(_frozen, setting), seed), strict=True):
             yield from _course(run, curve, seed)
+
+
+def _frozen(setting: Setting, seed: int) -> list[str]:
+    """The arms of `FINAL` and `RANDOM`, which rest on what was trained at the seed."""
+    own, faster = trained(setting, [CURVES["trained"], CURVES["trained, rate × 10"]], seed)
+    places = (torch.arange(DRAWN, dtype=torch.float64) + 0.5) / DRAWN
+    drawn = ", ".join(f"{value:.3f}" for value in torch.quantile(_alphas(faster), places).tolist())
+    starts = (f"alpha_init={float(_alphas(own).mean()):.4f}", f"alpha_drawn=({drawn})")
+    return [f"unitized:{start},frozen=true" for start in starts]
 
 
 def _alphas(run: Trained) -> torch.Tensor:

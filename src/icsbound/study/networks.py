@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from icsbound.training.session import begun, load_splits, network, normalization
 
 PROBE = 256
 MODEL = "resnet8:width=8"
+Wanted: TypeAlias = Sequence[str] | Callable[[int], Sequence[str]]
 MONITOR: dict[str, Any] = {"probe": 64, "captures": 7, "views": ("pooled",)}
 
 
@@ -94,17 +95,20 @@ def clouds(
     return snapshot(model, inputs.to(dtype), None, views, Settings(side=side, law=law, batch_size=len(inputs)))
 
 
-def trained(setting: Setting, wanted: Sequence[str], seed: int) -> list[Trained]:
+def trained(setting: Setting, wanted: Wanted, seed: int) -> list[Trained]:
     """A run of each arm in `wanted` at `seed`: found among the user's where a folder of such is given, else trained.
+
+    `wanted` is names of arms, or a function that gives them for a seed.
 
     ``ARM*FACTOR`` trains ARM with alpha's learning rate times FACTOR. Those of the setting's other seeds are trained
     beside it, which keeps all cores at work. Of the user's runs the first of each arm and seed counts; an arm that is
     not among them is left out. Raises InputError where there is none at all.
     """
+    names = wanted if callable(wanted) else lambda _: wanted
     if setting.runs is not None:
-        return _found(setting.runs, [arm for arm in wanted if "*" not in arm], seed)
-    tasks = [_task(setting, name, seed) for name in wanted]
-    others = [_task(setting, name, other) for other in setting.seeds if other != seed for name in wanted]
+        return _found(setting.runs, [arm for arm in names(seed) if "*" not in arm], seed)
+    tasks = [_task(setting, name, seed) for name in names(seed)]
+    others = [_task(setting, name, other) for other in setting.seeds if other != seed for name in names(other)]
     waiting = [task for task in (*tasks, *others) if loop.finished(task.out) is None]
     if waiting:
         pool.run(waiting, jobs=setting.jobs, progress=setting.progress, again="the same command with --resume")
