@@ -51,5 +51,5 @@ def verdicts(title: str, before: dict[str, Tensor], after: dict[str, Tensor], sm
     for layer, shift in shifts.items():
         drawn[judged[layer].text][layer] = shift.em.value / shift.spread
     drawn["floor"] = {layer: shift.floor / shift.spread for layer, shift in shifts.items()}
-    pictures.by_layer(drawn, re.sub(r"[^a-z0-9]+", "-", title.lower()), "distance in spreads")
+    pictures.by_layer(drawn, re.sub(r"[^a-z0-9]+", "-", title.lower()), "distance in spreads", title=title)
     return {layer: verdict.text for layer, verdict in judged.items()}

@@ -21,19 +21,22 @@ def save(chart: Any, name: str) -> Path:
     folder = Path(os.environ.get("EXAMPLE_PICTURES", "runs/examples"))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.svg"
-    chart.configure(background="white").save(path)
+    # Viewers have other fonts, some of them wider: the margin keeps their labels whole.
+    chart.configure(background="white", padding=24).save(path)
     print(f"picture: {path.name}")
     return path
 
 
-def by_layer(series: Mapping[str, Mapping[str, float]], name: str, x: str, scale: str = "linear") -> Path:
+def by_layer(
+    series: Mapping[str, Mapping[str, float]], name: str, x: str, scale: str = "linear", title: str = ""
+) -> Path:
     """A dot for each layer of each series: name of the series -> layer -> value."""
     rows = [{"series": s, "layer": layer, x: v} for s, values in series.items() for layer, v in values.items()]
     layers = list(dict.fromkeys(row["layer"] for row in rows))
     colours = [NAMED.get(one, COLOURS[k % len(COLOURS)]) for k, one in enumerate(series)]
     colour = alt.Color("series:N", title=None, scale=alt.Scale(domain=list(series), range=colours))
     chart = (
-        alt.Chart(pd.DataFrame(rows), width=420, height=22 * len(layers))
+        alt.Chart(pd.DataFrame(rows), width=420, height=22 * len(layers), title=title)
         .mark_point(filled=True, size=70, opacity=0.9)
         .encode(
             x=alt.X(x, type="quantitative", scale=alt.Scale(type=scale)),
