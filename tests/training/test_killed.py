@@ -12,8 +12,8 @@ from small import config, few_digits, measured
 from icsbound.training import checkpoint, loop
 
 # How often each moment comes in an unbroken run: 12 steps; 1 run, 28 layer, 42 distance, 3 transport, 4 cost, 2 epoch
-# and 1 result record; config, 6 checkpoints and model are replaced; each is synced with its folder, records before each checkpoint
-# and at the end.
+# and 1 result record; config, 6 checkpoints and model are replaced; each is synced with its folder, records before each
+# checkpoint and at the end.
 MOMENTS = {"step": 12, "record": 81, "replace": 8, "fsync": 8 * 2 + 6 + 1}
 
 
