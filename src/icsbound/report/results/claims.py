@@ -83,7 +83,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Round:
-    """The claims of one file, `name`, that were fixed together."""
+    """The claims of one file, that were fixed together; `name` tells it from other rounds, and is empty without any."""
 
     name: str
     judged: list[Judged]
@@ -93,10 +93,10 @@ def rounds(paths: Sequence[Path], lines: Sequence[Line]) -> list[Round]:
     """What `lines` say to each file of claims. Raises InputError where a file is given twice, or as `read` and `judge`
     do.
     """
-    names = [path.stem for path in paths]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise InputError(f"claims must be files of different names, got {twice!r} twice")
-    return [Round(name, judge(read(path), lines)) for name, path in zip(names, paths, strict=True)]
+    if twice := next((str(path) for path in paths if paths.count(path) > 1), None):
+        raise InputError(f"claims must be different files, got {twice!r} twice")
+    several = len(paths) > 1
+    return [Round(f"round {k}" if several else "", judge(read(path), lines)) for k, path in enumerate(paths, 1)]
 
 
 def read(path: Path) -> list[Claim]:

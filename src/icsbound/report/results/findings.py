@@ -17,7 +17,7 @@ from icsbound.report.wording import count, listed, number, percent, points, sign
 def all_findings(table: Table) -> list[Findings]:
     """Every finding of the page in reading order; what went wrong comes first."""
     found = [Findings("Look at this first", "", alerts(table))]
-    found += [of_claims(one, several=len(table.claims) > 1) for one in table.claims]
+    found += [of_claims(one) for one in table.claims]
     for group in table.groups:
         found += [Findings(group.title, basis(table, group), of_group(table, group)), *of_layers(table, group)]
     return [group for group in found if group.findings]
@@ -41,11 +41,12 @@ def alerts(table: Table) -> list[Finding]:
     return found
 
 
-def of_claims(fixed: Round, several: bool) -> Findings:
-    """The claims that were fixed together before the runs, each with its verdict; named where there are `several`."""
+def of_claims(fixed: Round) -> Findings:
+    """The claims that were fixed together before the runs, each with its verdict."""
     basis = (
         "Each claim, its seeds and its margin were fixed before the runs that judge it. Only confirming runs on the "
-        f"test split count; verdicts are by Holm's adjustment over {count(len(fixed.judged), 'claim')}."
+        f"test split count; verdicts are by Holm's adjustment over {count(len(fixed.judged), 'claim')}. Elsewhere the "
+        "same difference is judged among the contrasts of its setting, and another verdict there settles no claim."
     )
     found = []
     for judged in fixed.judged:
@@ -54,7 +55,7 @@ def of_claims(fixed: Round, several: bool) -> Findings:
         text = f"{claim.says} {sides[0]}, against {sides[1]}"
         text += f": {points(judged.interval)}." if judged.interval.count else "."
         found.append(Finding(text, judged.verdict, claim_evidence(judged)))
-    name = f": {fixed.name}" if several else ""
+    name = f", {fixed.name}" if fixed.name else ""
     return Findings(f"Claims fixed before the runs{name}", basis, found)
 
 

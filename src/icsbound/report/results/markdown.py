@@ -15,6 +15,10 @@ from icsbound.report.results.groups import Group, case_name, slugs
 from icsbound.report.results.table import Table
 from icsbound.report.wording import count, percent, signed
 
+_RECALIBRATED = (
+    "`recalibrate:N` marks networks whose statistics were estimated anew on N training images after training; with "
+    "`+augment` on images changed at random as in training."
+)
 _HEAD = ("case", "arm", "seeds", "accuracy", "control", "difference (95 % interval)", "resampled", "Holm p", "verdict")
 
 
@@ -26,8 +30,10 @@ def text(table: Table, figures: Sequence[Figure]) -> str:
         "`icsbound report results.jsonl --markdown`: do not edit.",
         *(_plain(f"> {finding.text} {finding.basis}") for finding in alerts(table)),
     ]
+    if any("recalibrate:" in line.remedy for line in table.lines):
+        parts.append(_RECALIBRATED)
     for fixed in table.claims:
-        parts += _claims(fixed, several=len(table.claims) > 1)
+        parts += _claims(fixed)
     for name, group in zip(slugs(table.groups), table.groups, strict=True):
         parts += [_plain(f"## {group.title}"), _plain(basis(table, group)), _table(_rows(table, group))]
         for found in of_layers(table, group):
@@ -41,10 +47,10 @@ def text(table: Table, figures: Sequence[Figure]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _claims(fixed: Round, several: bool) -> list[str]:
+def _claims(fixed: Round) -> list[str]:
     """The claims of one file as a section of their own."""
-    found = of_claims(fixed, several)
-    head = ("claim", "arm", "control", "seeds", "difference (95 % interval)", "to show", "Holm p", "verdict")
+    found = of_claims(fixed)
+    head = ("claim", "verdict", "difference (95 % interval)", "to show", "Holm p", "arm", "control", "seeds")
     rows: list[tuple[str, ...]] = [head]
     for judged in fixed.judged:
         claim, shown = judged.claim, _difference(judged.interval) if judged.interval.known else ""
@@ -52,13 +58,13 @@ def _claims(fixed: Round, several: bool) -> list[str]:
         rows.append(
             (
                 claim.says,
-                f"`{claim.arm}`, {claim.case}",
-                f"`{claim.control}`, {claim.control_case}",
-                f"{judged.interval.count} of {len(claim.seeds)}",
+                f"**{judged.verdict}**",
                 shown,
                 f"> {signed(-claim.margin)}" if claim.margin else "> 0",
                 "" if waiting else p_text(judged.adjusted),
-                f"**{judged.verdict}**",
+                f"`{claim.arm}`, {claim.case}",
+                f"`{claim.control}`, {claim.control_case}",
+                f"{judged.interval.count} of {len(claim.seeds)}",
             )
         )
     return [_plain(f"## {found.title}"), found.basis, _table(rows)]
