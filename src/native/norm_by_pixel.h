@@ -41,10 +41,10 @@ struct PixelMajor {
     for (; at < to; ++at) f(at, std::integral_constant<int64_t, 1>{});
   }
 
-  template <class Form>
-  void forward(Form form, const Windows<A>& on, int64_t from, int64_t to) const {
+  template <class Form, class Act>
+  void forward(Form form, Act act, const Windows<A>& on, int64_t from, int64_t to) const {
     const Saved<A> s = saved;  // local, so that no store is taken to change it
-    const A floor = floor_of<A>(p), w = A(p.per_kappa);
+    const A w = A(p.per_kappa);
     over_tiles(from, to, [&](int64_t at, auto size) {
       constexpr int64_t P = decltype(size)::value;
       const A* x = on.x(at * C, P * C);
@@ -70,7 +70,7 @@ struct PixelMajor {
 #pragma GCC unroll 1
           for (int64_t i = 0; i < P; ++i) {
             const V<A> centred = (v.load(x + i * C + c) - K) - m;
-            v.store(y + i * C + c, raised<A>(gr * form.k(t[i], alpha) * centred + beta, floor));
+            v.store(y + i * C + c, act.output(gr * form.k(t[i], alpha) * centred + beta));
           }
         });
       });
@@ -78,10 +78,9 @@ struct PixelMajor {
   }
 
   // Adds to sums (6×C) those of a run of pixels, and sets their e.
-  template <class Form>
-  void dots(Form form, const Windows<A>& on, int64_t from, int64_t to, A* e, A* sums) const {
+  template <class Form, class Act>
+  void dots(Form form, Act act, const Windows<A>& on, int64_t from, int64_t to, A* e, A* sums) const {
     const Saved<A> s = saved;
-    const A floor = floor_of<A>(p);
     const auto add = [&](auto v, A* to, V<A> z) { v.store(to, v.load(to) + z); };
     over_tiles(from, to, [&](int64_t at, auto size) {
       constexpr int64_t P = decltype(size)::value;
@@ -97,7 +96,7 @@ struct PixelMajor {
 #pragma GCC unroll 8
         for (int64_t i = 0; i < P; ++i) {
           const V<A> centred = (v.load(x + i * C + c) - K) - m, k = form.k(norm[i].t, alpha);
-          const V<A> g = passed<A>(v.load(dy + i * C + c), gr * k * centred + beta, floor);
+          const V<A> g = act.gradient(v.load(dy + i * C + c), gr * k * centred + beta);
           const V<A> kg = k * g, kgc = kg * centred, pgc = form.p_times(k, g * centred, kgc);
           total[i] += scale * pgc;
           z[0] += kgc;
@@ -128,10 +127,9 @@ struct PixelMajor {
     });
   }
 
-  template <class Form>
-  void gradient(Form form, const Windows<A>& on, int64_t from, int64_t to, const Work<A> w) const {
+  template <class Form, class Act>
+  void gradient(Form form, Act act, const Windows<A>& on, int64_t from, int64_t to, const Work<A> w) const {
     const Saved<A> s = saved;
-    const A floor = floor_of<A>(p);
     over_tiles(from, to, [&](int64_t at, auto size) {
       constexpr int64_t P = decltype(size)::value;
       const A *x = on.x(at * C, P * C), *dy = on.dy(at * C, P * C);
@@ -146,7 +144,7 @@ struct PixelMajor {
 #pragma GCC unroll 1
           for (int64_t i = 0; i < P; ++i) {
             const V<A> centred = (v.load(x + i * C + c) - K) - m, a = gr * form.k(t[i], alpha);
-            const V<A> g = passed<A>(v.load(dy + i * C + c), a * centred + beta, floor);
+            const V<A> g = act.gradient(v.load(dy + i * C + c), a * centred + beta);
             v.store(dx + i * C + c, a * g + ((b0 + e[i] * b1) * centred + shift));
           }
         });
@@ -179,10 +177,9 @@ struct RowMajor {
     return {n * C * L + l, n * L + l, L - l < BLOCK ? L - l : BLOCK};
   }
 
-  template <class Form>
-  void forward(Form form, const Windows<A>& on, int64_t from, int64_t to) const {
+  template <class Form, class Act>
+  void forward(Form form, Act act, const Windows<A>& on, int64_t from, int64_t to) const {
     const Saved<A> s = saved;  // local, so that no store is taken to change it
-    const A floor = floor_of<A>(p);
     const A w = A(p.per_kappa);
     for (int64_t block = from; block < to; ++block) {
       const Place b = place(block);
@@ -206,17 +203,16 @@ struct RowMajor {
           sweep<A, decltype(lanes)>(b.size, [&](auto v, int64_t i) {
             const V<A> centred = (v.load(x + i) - ch.pivot) - ch.mean;
             const V<A> a = ch.gr * form.k(v.load(t + i), alpha);
-            v.store(y + i, raised<A>(a * centred + ch.beta, floor));
+            v.store(y + i, act.output(a * centred + ch.beta));
           });
         });
       }
     }
   }
 
-  template <class Form>
-  void dots(Form form, const Windows<A>& on, int64_t from, int64_t to, A* e, A* sums) const {
+  template <class Form, class Act>
+  void dots(Form form, Act act, const Windows<A>& on, int64_t from, int64_t to, A* e, A* sums) const {
     const Saved<A> s = saved;  // local, so that no store is taken to change it
-    const A floor = floor_of<A>(p);
     for (int64_t block = from; block < to; ++block) {
       const Place b = place(block);
       A t[BLOCK], by_alpha[BLOCK], by_n2[BLOCK], total[BLOCK] = {};
@@ -231,7 +227,7 @@ struct RowMajor {
         V<A> z[4] = {};
         sweep<A>(b.size, [&](auto v, int64_t i) {
           const V<A> centred = (v.load(x + i) - ch.pivot) - ch.mean, k = form.k(v.load(t + i), all<A>(ch.alpha));
-          const V<A> g = passed<A>(v.load(dy + i), ch.gr * k * centred + ch.beta, floor);
+          const V<A> g = act.gradient(v.load(dy + i), ch.gr * k * centred + ch.beta);
           const V<A> kg = k * g, kgc = kg * centred, pgc = form.p_times(k, g * centred, kgc);
           v.store(total + i, v.load(total + i) + scale * pgc);
           z[0] += v.keep(kgc);
@@ -259,10 +255,9 @@ struct RowMajor {
     }
   }
 
-  template <class Form>
-  void gradient(Form form, const Windows<A>& on, int64_t from, int64_t to, const Work<A> w) const {
+  template <class Form, class Act>
+  void gradient(Form form, Act act, const Windows<A>& on, int64_t from, int64_t to, const Work<A> w) const {
     const Saved<A> s = saved;  // local, so that no store is taken to change it
-    const A floor = floor_of<A>(p);
     for (int64_t block = from; block < to; ++block) {
       const Place b = place(block);
       A t[BLOCK];
@@ -276,7 +271,7 @@ struct RowMajor {
           sweep<A, decltype(lanes)>(b.size, [&](auto v, int64_t i) {
             const V<A> centred = (v.load(x + i) - ch.pivot) - ch.mean;
             const V<A> a = ch.gr * form.k(v.load(t + i), alpha);
-            const V<A> g = passed<A>(v.load(dy + i), a * centred + ch.beta, floor);
+            const V<A> g = act.gradient(v.load(dy + i), a * centred + ch.beta);
             const V<A> be = b0 + b1 * v.load(w.e + b.pixel + i);
             v.store(dx + i, a * g + (be * centred + shift));
           });

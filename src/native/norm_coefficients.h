@@ -121,6 +121,13 @@ INLINE void with_form(const Problem& p, F f) {
   return f(Direct{p.interpolation == GEOMETRIC});
 }
 
+// Calls f(form, activation); code of its own for each activation is kept for the usual form.
+template <class F>
+INLINE void with_map(const Problem& p, F f) {
+  if (p.interpolation == HARMONIC) return with_activation(p, [&](auto act) { f(Harmonic{}, act); });
+  f(Direct{p.interpolation == GEOMETRIC}, Either{p.relu != 0});
+}
+
 constexpr int64_t STRIP = 64;  // channels that a column of sums is taken over at a time
 
 // Mean and biased variance of every channel from G groups with means m and squared deviations M2 (G×C each), into which
@@ -142,6 +149,7 @@ void merge_groups(const Problem& p, int64_t G, const A* m, const A* M2, const Sa
 #pragma omp simd
         for (int64_t c = 0; c < n; ++c) mean[c] += w * mg[c];
       }
+#pragma omp simd
       for (int64_t c = 0; c < n; ++c) mean[c] /= count;
       for (int64_t g = 0; g < G; ++g) {
         const double w = double(size(g));
@@ -152,6 +160,7 @@ void merge_groups(const Problem& p, int64_t G, const A* m, const A* M2, const Sa
           squares[c] += Mg[c] + w * d * d;
         }
       }
+#pragma omp simd
       for (int64_t c = 0; c < n; ++c) {
         s.mean[c0 + c] = A(mean[c]);
         s.r[c0 + c] = A(squares[c] / count);
@@ -186,6 +195,7 @@ void channel_coefficients(const Problem& p, const Saved<A>& saved) {
       }
     }
   } else {
+#pragma omp simd
     for (int64_t c = 0; c < C; ++c) s.pivot[c] = mean[c], s.mean[c] = 0;
   }
 #pragma omp simd
@@ -193,10 +203,10 @@ void channel_coefficients(const Problem& p, const Saved<A>& saved) {
     s.r[c] = 1 / std::sqrt(var[c] + eps);
     s.alpha[c] = alpha[c] < low ? low : alpha[c] > high ? high : alpha[c];
   }
-  for (int64_t c = 0; c < C; ++c) {
-    s.gr[c] = weight ? weight[c] * s.r[c] : s.r[c];
-    s.beta[c] = bias ? bias[c] : A(0);
-  }
+  for (int64_t c = 0; c < C; ++c) s.gr[c] = s.r[c], s.beta[c] = bias ? bias[c] : A(0);
+  if (!weight) return;
+#pragma omp simd
+  for (int64_t c = 0; c < C; ++c) s.gr[c] *= weight[c];
 }
 
 // In scope "batch" every sample has the same n², per_kappa Σ_c r² v with v the biased batch variance, or the stored.
@@ -242,6 +252,7 @@ void forward_coefficients(const Problem& p, const Saved<A>& s) {
 // Moves the pivots to the means, of which what rounding leaves is kept: x - K is x̂ but for that, and exact about there.
 template <class A>
 void centre_pivots(const Problem& p, const Saved<A>& s) {
+#pragma omp simd
   for (int64_t c = 0; c < p.channels; ++c) {
     const A before = s.pivot[c];
     s.pivot[c] = before + s.mean[c];
@@ -312,11 +323,13 @@ template <class A>
 void parameter_gradients(const Problem& p, const Saved<A>& s, const Work<A>& w) {
   A *weight = static_cast<A*>(p.grad_weight), *bias = static_cast<A*>(p.grad_bias);
   A* alpha = static_cast<A*>(p.grad_alpha);
+  const A low = A(p.alpha_low), high = A(p.alpha_high);
+#pragma omp simd
   for (int64_t c = 0; c < p.channels; ++c) {
     weight[c] = s.r[c] * w.ks1[c];
     bias[c] = w.s0[c];
     const A g = s.gr[c] * w.dots_alpha[c];  // less what points out of α's range
-    alpha[c] = (s.alpha[c] <= A(p.alpha_low) && g > 0) || (s.alpha[c] >= A(p.alpha_high) && g < 0) ? A(0) : g;
+    alpha[c] = (s.alpha[c] <= low && g > 0) || (s.alpha[c] >= high && g < 0) ? A(0) : g;
   }
 }
 
@@ -325,15 +338,19 @@ template <class A>
 void backward_coefficients(const Problem& p, int64_t positions, const Saved<A>& s, const Work<A>& w) {
   const A* weight = static_cast<const A*>(p.weight);
   const A pk = A(p.per_kappa), L = A(positions), groups = A(p.count / double(positions));
+  const A by_dvar = 2 / L * A(p.variance_factor) / groups, count = A(p.count);
+#pragma omp simd
   for (int64_t c = 0; c < p.channels; ++c) {
     const A r = s.r[c];
     w.b1[c] = 2 / L * pk * r * r;
     w.b0[c] = w.shift[c] = 0;
-    if (!p.training) continue;
-    const A dr = (weight ? weight[c] : A(1)) * w.ks1[c] + 2 * pk * r * w.eq[c];
-    const A dvar = A(-0.5) * r * r * r * dr;
-    w.b0[c] = 2 / L * A(p.variance_factor) / groups * dvar;
-    w.shift[c] = A((-w.as0[c] - 2 * pk * r * r * w.ed[c]) / A(p.count));
+  }
+  if (!p.training) return;
+#pragma omp simd
+  for (int64_t c = 0; c < p.channels; ++c) {
+    const A r = s.r[c], dr = (weight ? weight[c] : A(1)) * w.ks1[c] + 2 * pk * r * w.eq[c];
+    w.b0[c] = by_dvar * (A(-0.5) * r * r * r * dr);
+    w.shift[c] = (-w.as0[c] - 2 * pk * r * r * w.ed[c]) / count;
   }
 }
 

@@ -25,7 +25,6 @@ struct ByRow {
   const T *x = static_cast<const T*>(p.x), *dy = static_cast<const T*>(p.dy);
   T* out = static_cast<T*>(p.out);
   const bool rows = p.layout == ROWS;
-  const A floor = floor_of<A>(p);
 
   explicit ByRow(const Problem& problem) : ByRow(problem, {problem.saved, problem.samples, problem.channels}) {}
   ByRow(const Problem& problem, const Saved<A>& saved) : p(problem), s(saved) {}
@@ -98,7 +97,10 @@ struct ByRow {
     in_parallel(p, N * S, pixel_grain(), [&](int64_t begin, int64_t end) {
       Scratch<A> work(3 * R * C);
       over_segments(begin, end, false, [&](int64_t i, int64_t n, int64_t from, int64_t to) {
-        pixel_moments(x + (n * L + from) * C, to - from, C, R, s.pivot, m + i * C, M2 + i * C, work.get());
+        for_reading<T, A>(p, [&](auto lanes) {
+          pixel_moments<decltype(lanes)>(x + (n * L + from) * C, to - from, C, R, s.pivot, m + i * C, M2 + i * C,
+                                         work.get());
+        });
       });
     });
     for (int64_t n = 0; n < (S > 1 ? N : 0); ++n) {  // Chan's merge of the segments of a sample
@@ -106,6 +108,7 @@ struct ByRow {
       for (int64_t j = 0; j < S; ++j) {
         const A *mj = m + (n * S + j) * C, *Mj = M2 + (n * S + j) * C;
         const A size = A(cut(j + 1) - cut(j)), share = size / A(cut(j + 1)), cross = A(cut(j)) * share;
+#pragma omp simd
         for (int64_t c = 0; c < C; ++c) {
           const A delta = j ? mj[c] - d[c] : A(0);
           d[c] = j ? d[c] + delta * share : mj[c];
@@ -151,34 +154,37 @@ struct ByRow {
   };
 
   // The second look at x goes backwards: what the first saw last is still in cache.
-  void affine_rows(int64_t begin, int64_t end, const Stream<T>& stream) const {
+  template <class Act>
+  void affine_rows(Act act, int64_t begin, int64_t end, const Stream<T>& stream) const {
     over_rows(begin, end, -1, [&](int64_t i, int64_t, int64_t c) {
       const A a = s.a[i], b = s.beta[c] - a * s.mean[c];
       stream.template choose<A>(out + i * L, 0, [&](auto lanes) {
-        row_affine<decltype(lanes)>(x + i * L, out + i * L, L, s.pivot[c], a, b, floor);
+        row_affine<decltype(lanes)>(x + i * L, out + i * L, L, s.pivot[c], a, b, act);
       });
     });
   }
-  void affine_pixels(int64_t n, int64_t from, int64_t to, const Stream<T>& stream, Map& map) const {
+  template <class Act>
+  void affine_pixels(Act act, int64_t n, int64_t from, int64_t to, const Stream<T>& stream, Map& map) const {
     map.of_sample(n);
     over_runs(to - from, C, R, [&](int64_t first, int64_t count, int64_t channels) {
       const int64_t at = (n * L + from + first) * C;
       stream.template choose<A>(out + at, channels, [&](auto lanes) {
-        pixel_affine<decltype(lanes)>(x + at, out + at, count, channels, map.pivot, map.a, map.b, floor);
+        pixel_affine<decltype(lanes)>(x + at, out + at, count, channels, map.pivot, map.a, map.b, act);
       });
     });
   }
 
-  void affine() const {
+  template <class Act>
+  void affine(Act act) const {
     if (rows)
       return in_parallel(p, N * C, row_grain(), [&](int64_t begin, int64_t end) {
-        affine_rows(begin, end, Stream<T>(p));
+        affine_rows(act, begin, end, Stream<T>(p));
       });
     in_parallel(p, N * segments, pixel_grain(), [&](int64_t begin, int64_t end) {
       const Stream<T> stream(p);
       Map map(*this);
       over_segments(begin, end, true, [&](int64_t, int64_t n, int64_t from, int64_t to) {
-        affine_pixels(n, from, to, stream, map);
+        affine_pixels(act, n, from, to, stream, map);
       });
     });
   }
@@ -192,19 +198,22 @@ struct ByRow {
       });
     else
       over_runs(L, C, R, [&](int64_t from, int64_t count, int64_t channels) {
-        total += pixel_squares(x + (n * L + from) * C, count, channels, pivot, r);
+        for_reading<T, A>(p, [&](auto lanes) {
+          total += pixel_squares<decltype(lanes)>(x + (n * L + from) * C, count, channels, pivot, r);
+        });
       });
     return sum<A>(total);
   }
 
   // Statistics are stored: a sample's norm and its output need that sample only, which is still in cache for the
   // second look. A batch too small to share out by samples goes by rows, twice.
-  void evaluate() const {
+  template <class Act>
+  void evaluate(Act act) const {
     const A per_element = A(p.per_kappa / double(L)), shared = p.scope == BATCH ? shared_n2(p, s) : A(0);
     const auto finish = [&](int64_t n, A n2) { sample_coefficients(p, n2, s.nu + n, s.a + n * C, s); };
     if (p.scope == BATCH) {
       for (int64_t n = 0; n < N; ++n) finish(n, shared);
-      return affine();
+      return affine(act);
     }
     const bool by_sample = N >= p.threads;
     in_parallel(p, N, by_sample ? 1 + 16384 / (L * C) : 1, [&](int64_t begin, int64_t end) {
@@ -216,16 +225,16 @@ struct ByRow {
       for (int64_t n = begin; n < end; ++n) {
         finish(n, per_element * squares(n, map.pivot, r.get()));
         if (!by_sample) continue;
-        rows ? affine_rows(n * C, (n + 1) * C, stream) : affine_pixels(n, 0, L, stream, map);
+        rows ? affine_rows(act, n * C, (n + 1) * C, stream) : affine_pixels(act, n, 0, L, stream, map);
       }
     });
-    if (!by_sample) affine();
+    if (!by_sample) affine(act);
   }
 
   void forward() const {
     if (!p.training) {
       channel_coefficients(p, s);
-      return evaluate();
+      return with_activation(p, [&](auto act) { evaluate(act); });
     }
     if (p.phases & STATISTICS) {
       pivots();
@@ -236,17 +245,18 @@ struct ByRow {
       channel_coefficients(p, s);
       forward_coefficients(p, s);
       centre_pivots(p, s);
-      affine();
+      with_activation(p, [&](auto act) { affine(act); });
     }
   }
 
-  void dots_of_rows(const Work<A>& w) const {
+  template <class Act>
+  void dots_of_rows(Act act, const Work<A>& w) const {
     in_parallel(p, N * C, row_grain(), [&](int64_t begin, int64_t end) {
       V<A> t0[W<A>], t1[W<A>];
       alignas(64) A mean[W<A>];
       const auto one_row = [&](int64_t i, int64_t c, int64_t k) {
         const A a = s.a[i], b = s.beta[c] - a * (mean[k] = s.mean[c]);
-        row_dots(dy + i * L, x + i * L, L, s.pivot[c], a, b, floor, t0 + k, t1 + k);
+        row_dots(dy + i * L, x + i * L, L, s.pivot[c], a, b, act, t0 + k, t1 + k);
       };
       if (L > SHORT)
         return over_rows(begin, end, 1, [&](int64_t i, int64_t, int64_t c) {
@@ -267,8 +277,9 @@ struct ByRow {
     });
   }
 
-  void dots(const Work<A>& w) const {
-    if (rows) return dots_of_rows(w);
+  template <class Act>
+  void dots(Act act, const Work<A>& w) const {
+    if (rows) return dots_of_rows(act, w);
     const int64_t S = segments;
     Scratch<A> parts(S > 1 ? 2 * N * S * C : 0);
     A *s0 = S > 1 ? parts.get() : w.row_s0, *s1 = S > 1 ? s0 + N * S * C : w.row_s1;
@@ -281,10 +292,15 @@ struct ByRow {
         for (int64_t c = 0; c < 2 * R * C; ++c) t0[c] = 0;
         over_runs(to - from, C, R, [&](int64_t first, int64_t count, int64_t channels) {
           const int64_t at = (n * L + from + first) * C;
-          pixel_dots(dy + at, x + at, count, channels, map.pivot, map.a, map.b, floor, t0, t1);
+          for_reading<T, A>(p, [&](auto lanes) {
+            pixel_dots<decltype(lanes)>(dy + at, x + at, count, channels, map.pivot, map.a, map.b, act, t0, t1);
+          });
         });
         fold(t0, C, R), fold(t1, C, R);
-        for (int64_t c = 0; c < C; ++c) s0[i * C + c] = t0[c], s1[i * C + c] = t1[c] - s.mean[c] * t0[c];
+        A *s0i = s0 + i * C, *s1i = s1 + i * C;
+        const A* mean = s.mean;
+#pragma omp simd
+        for (int64_t c = 0; c < C; ++c) s0i[c] = t0[c], s1i[c] = t1[c] - mean[c] * t0[c];
       });
     });
     for (int64_t i = 0; i < (S > 1 ? N * C : 0); ++i) {
@@ -297,14 +313,15 @@ struct ByRow {
     }
   }
 
-  void gradient(const Work<A>& w) const {
+  template <class Act>
+  void gradient(Act act, const Work<A>& w) const {
     if (rows)
       return in_parallel(p, N * C, row_grain(), [&](int64_t begin, int64_t end) {
         const Stream<T> stream(p);
         over_rows(begin, end, -1, [&](int64_t i, int64_t n, int64_t c) {
           const A mu = s.mean[c], a = s.a[i], b = s.beta[c] - a * mu, slope = w.b0[c] + w.b1[c] * w.e[n];
           stream.template choose<A>(out + i * L, 0, [&](auto lanes) {
-            row_affine2<decltype(lanes)>(dy + i * L, x + i * L, out + i * L, L, s.pivot[c], a, b, floor, slope,
+            row_affine2<decltype(lanes)>(dy + i * L, x + i * L, out + i * L, L, s.pivot[c], a, b, act, slope,
                                          w.shift[c] - slope * mu);
           });
         });
@@ -317,7 +334,7 @@ struct ByRow {
         over_runs(to - from, C, R, [&](int64_t first, int64_t count, int64_t channels) {
           const int64_t at = (n * L + from + first) * C;
           stream.template choose<A>(out + at, channels, [&](auto lanes) {
-            pixel_affine2<decltype(lanes)>(dy + at, x + at, out + at, count, channels, map.pivot, map.a, map.b, floor,
+            pixel_affine2<decltype(lanes)>(dy + at, x + at, out + at, count, channels, map.pivot, map.a, map.b, act,
                                            map.slope, map.shift);
           });
         });
@@ -328,13 +345,13 @@ struct ByRow {
   void backward() const {
     const Work<A> w(p.work, N, C);
     if (p.phases & STATISTICS) {
-      dots(w);
+      with_activation(p, [&](auto act) { dots(act, w); });
       backward_sums(p, s, w);
       parameter_gradients(p, s, w);
     }
     if ((p.phases & REST) && out) {
       backward_coefficients(p, L, s, w);
-      gradient(w);
+      with_activation(p, [&](auto act) { gradient(act, w); });
     }
   }
 };
@@ -376,7 +393,10 @@ struct ByPixel {
         Scratch<A> work(3 * R * C);
         for (int64_t part = begin; part < end; ++part) {
           const int64_t from = k.begin(part), pixels = k.begin(part + 1) - from;
-          pixel_moments(rows.x + from * C, pixels, C, R, s.pivot, m + part * C, M2 + part * C, work.get());
+          for_reading<T, A>(p, [&](auto lanes) {
+            pixel_moments<decltype(lanes)>(rows.x + from * C, pixels, C, R, s.pivot, m + part * C, M2 + part * C,
+                                           work.get());
+          });
         }
       });
     }
@@ -393,8 +413,8 @@ struct ByPixel {
     }
     if (!(p.phases & REST)) return;
     channel_coefficients(p, s);
-    with_form(p, [&](auto form) {
-      over_parts(true, [&](const Windows<A>& on, int64_t, int64_t from, int64_t to) { k.forward(form, on, from, to); });
+    with_map(p, [&](auto form, auto act) {
+      over_parts(true, [&](const Windows<A>& on, int64_t, int64_t from, int64_t to) { k.forward(form, act, on, from, to); });
     });
   }
 
@@ -403,26 +423,27 @@ struct ByPixel {
     if (p.phases & STATISTICS) {
       const int64_t parts = k.parts(), size = SUMS * C;
       Scratch<A> memory(parts * size);
-      with_form(p, [&](auto form) {
+      with_map(p, [&](auto form, auto act) {
         over_parts(false, [&](const Windows<A>& on, int64_t part, int64_t from, int64_t to) {
           A* sums = memory.get() + part * size;
           for (int64_t i = 0; i < size; ++i) sums[i] = 0;
-          k.dots(form, on, from, to, w.e, sums);
+          k.dots(form, act, on, from, to, w.e, sums);
         });
       });
       A* sums = w.ks1;  // the six lie one after another
       for (int64_t i = 0; i < size; ++i) sums[i] = memory.get()[i];
       for (int64_t part = 1; part < parts; ++part) {
         const A* more = memory.get() + part * size;
+#pragma omp simd
         for (int64_t i = 0; i < size; ++i) sums[i] += more[i];
       }
       parameter_gradients(p, s, w);
     }
     if (!(p.phases & REST) || !p.out) return;
     backward_coefficients(p, 1, s, w);
-    with_form(p, [&](auto form) {
+    with_map(p, [&](auto form, auto act) {
       over_parts(true, [&](const Windows<A>& on, int64_t, int64_t from, int64_t to) {
-        k.gradient(form, on, from, to, w);
+        k.gradient(form, act, on, from, to, w);
       });
     });
   }

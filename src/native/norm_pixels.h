@@ -35,25 +35,28 @@ INLINE void over_runs(int64_t pixels, int64_t C, int64_t R, F f) {
   if (pixels % R) f(rows * R, pixels % R, C);
 }
 
-// Calls f(lanes, i, c, n) for vectors of channels at c of the n pixels from i, n known at compile time.
+// Calls f(lanes, i, c, n, soon) for vectors of channels at c of the n pixels from i, n known at compile time. From `soon`
+// on lie n vectors of the pixels after these, to be asked for: as a whole they are those pixels in the order of memory,
+// which processors follow better than the order of the work.
 template <class A, class Full = Whole<A>, class F>
 INLINE void over_pixels(int64_t rows, int64_t C, F f) {
   constexpr int64_t SOME = 4;
   int64_t i = 0;
-  const auto pass = [&](auto n) { sweep<A, Full>(C, [&](auto v, int64_t c) { f(v, i, c, n); }); };
+  const auto pass = [&](auto n) { sweep<A, Full>(C, [&](auto v, int64_t c) { f(v, i, c, n, (i + n) * C + c * n); }); };
   for (; i + SOME <= rows; i += SOME) pass(std::integral_constant<int64_t, SOME>{});
   for (; i < rows; ++i) pass(std::integral_constant<int64_t, 1>{});
 }
 
 // Adds to s1 and s2 (C,) the Σ (x - s) and Σ (x - s)² of `rows` pixels, s the shift (C,); see norm_rows.h.
-template <class T, class A>
+template <class Full, class T, class A>
 inline void pixel_sums(const T* x, int64_t rows, int64_t C, const A* shift, A* s1, A* s2) {
-  over_pixels<A>(rows, C, [&](auto v, int64_t i, int64_t c, auto n) {
+  over_pixels<A, Full>(rows, C, [&](auto v, int64_t i, int64_t c, auto n, int64_t soon) {
     constexpr int64_t some = decltype(n)::value;
     const V<A> s = v.load(shift + c);
     V<A> t1{}, t2{};
 #pragma GCC unroll 4
     for (int64_t j = 0; j < some; ++j) {
+      v.soon_read(x + soon + j * W<A>);
       const V<A> d = v.load(x + (i + j) * C + c) - s;
       t1 += d;
       t2 += d * d;
@@ -64,15 +67,16 @@ inline void pixel_sums(const T* x, int64_t rows, int64_t C, const A* shift, A* s
 }
 
 // Σ r² (x - K)², by lanes.
-template <class T, class A>
+template <class Full, class T, class A>
 inline V<A> pixel_squares(const T* x, int64_t rows, int64_t C, const A* pivot, const A* r) {
   V<A> total{};
-  over_pixels<A>(rows, C, [&](auto v, int64_t i, int64_t c, auto n) {
+  over_pixels<A, Full>(rows, C, [&](auto v, int64_t i, int64_t c, auto n, int64_t soon) {
     constexpr int64_t some = decltype(n)::value;
     const V<A> K = v.load(pivot + c), rc = v.load(r + c);
     V<A> t{};
 #pragma GCC unroll 4
     for (int64_t j = 0; j < some; ++j) {
+      v.soon_read(x + soon + j * W<A>);
       const V<A> d = v.load(x + (i + j) * C + c) - K;
       t += d * d;
     }
@@ -81,31 +85,32 @@ inline V<A> pixel_squares(const T* x, int64_t rows, int64_t C, const A* pivot, c
   return total;
 }
 
-// y = a (x - K) + b, not below `floor`.
-template <class Full, class T, class A>
-inline void pixel_affine(const T* x, T* y, int64_t rows, int64_t C, const A* pivot, const A* a, const A* b, A floor) {
-  over_pixels<A, Full>(rows, C, [&](auto v, int64_t i, int64_t c, auto n) {
+// y = a (x - K) + b.
+template <class Full, class Act, class T, class A>
+inline void pixel_affine(const T* x, T* y, int64_t rows, int64_t C, const A* pivot, const A* a, const A* b, Act act) {
+  over_pixels<A, Full>(rows, C, [&](auto v, int64_t i, int64_t c, auto n, int64_t soon) {
     constexpr int64_t some = decltype(n)::value;
     const V<A> K = v.load(pivot + c), ac = v.load(a + c), bc = v.load(b + c);
 #pragma GCC unroll 4
     for (int64_t j = 0, at = i * C + c; j < some; ++j, at += C) {
-      soon_read(x + at), v.soon_stored(y + at);
-      v.store(y + at, raised<A>(ac * (v.load(x + at) - K) + bc, floor));
+      v.soon_read(x + soon + j * W<A>), v.soon_stored(y + soon + j * W<A>);
+      v.store(y + at, act.output(ac * (v.load(x + at) - K) + bc));
     }
   });
 }
 
 // Adds to s0 and s1 (C,) the Σ dy and Σ dy (x - K).
-template <class T, class A>
+template <class Full, class Act, class T, class A>
 inline void pixel_dots(const T* dy, const T* x, int64_t rows, int64_t C, const A* pivot, const A* a, const A* b,
-                       A floor, A* s0, A* s1) {
-  over_pixels<A>(rows, C, [&](auto v, int64_t i, int64_t c, auto n) {
+                       Act act, A* s0, A* s1) {
+  over_pixels<A, Full>(rows, C, [&](auto v, int64_t i, int64_t c, auto n, int64_t soon) {
     constexpr int64_t some = decltype(n)::value;
     const V<A> K = v.load(pivot + c), ac = v.load(a + c), bc = v.load(b + c);
     V<A> t0{}, t1{};
 #pragma GCC unroll 4
     for (int64_t j = 0, at = i * C + c; j < some; ++j, at += C) {
-      const V<A> d = v.load(x + at) - K, g = passed<A>(v.load(dy + at), ac * d + bc, floor);
+      v.soon_read(x + soon + j * W<A>), v.soon_read(dy + soon + j * W<A>);
+      const V<A> d = v.load(x + at) - K, g = act.gradient(v.load(dy + at), ac * d + bc);
       t0 += g;
       t1 += g * d;
     }
@@ -115,24 +120,25 @@ inline void pixel_dots(const T* dy, const T* x, int64_t rows, int64_t C, const A
 }
 
 // dx = a dy + s (x - K) + t.
-template <class Full, class T, class A>
+template <class Full, class Act, class T, class A>
 inline void pixel_affine2(const T* dy, const T* x, T* dx, int64_t rows, int64_t C, const A* pivot, const A* a,
-                          const A* b, A floor, const A* slope, const A* shift) {
-  over_pixels<A, Full>(rows, C, [&](auto v, int64_t i, int64_t c, auto n) {
+                          const A* b, Act act, const A* slope, const A* shift) {
+  over_pixels<A, Full>(rows, C, [&](auto v, int64_t i, int64_t c, auto n, int64_t soon) {
     constexpr int64_t some = decltype(n)::value;
     const V<A> K = v.load(pivot + c), ac = v.load(a + c), bc = v.load(b + c);
     const V<A> s = v.load(slope + c), t = v.load(shift + c);
 #pragma GCC unroll 4
     for (int64_t j = 0, at = i * C + c; j < some; ++j, at += C) {
-      soon_read(x + at), soon_read(dy + at), v.soon_stored(dx + at);
-      const V<A> d = v.load(x + at) - K, g = passed<A>(v.load(dy + at), ac * d + bc, floor);
+      v.soon_read(x + soon + j * W<A>), v.soon_read(dy + soon + j * W<A>);
+      v.soon_stored(dx + soon + j * W<A>);
+      const V<A> d = v.load(x + at) - K, g = act.gradient(v.load(dy + at), ac * d + bc);
       v.store(dx + at, ac * g + (s * d + t));
     }
   });
 }
 
 // Mean of x - K and Σ (x - K - mean)² of every channel over `pixels` pixels. `work` has 3 R C numbers.
-template <class T, class A>
+template <class Full, class T, class A>
 inline void pixel_moments(const T* x, int64_t pixels, int64_t C, int64_t R, const A* pivot, A* mean, A* squares,
                           A* work) {
   constexpr int64_t SOME = 4;  // pixels that the shift is the mean of, spread over the run
@@ -144,7 +150,7 @@ inline void pixel_moments(const T* x, int64_t pixels, int64_t C, int64_t R, cons
   }
   repeat(shift, C, R);
   over_runs(pixels, C, R, [&](int64_t from, int64_t rows, int64_t channels) {
-    pixel_sums(x + from * C, rows, channels, shift, s1, s2);
+    pixel_sums<Full>(x + from * C, rows, channels, shift, s1, s2);
   });
   fold(s1, C, R), fold(s2, C, R);
   sweep<A>(C, [&](auto v, int64_t c) {

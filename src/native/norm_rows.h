@@ -70,21 +70,21 @@ inline V<A> row_squares(const T* x, int64_t length, A pivot, A r) {
   return r * r * s.lanes();
 }
 
-// y = a (x - K) + b, not below `floor`.
-template <class Full, class T, class A>
-INLINE void row_affine(const T* x, T* y, int64_t length, A pivot, A a, A b, A floor) {
+// y = a (x - K) + b.
+template <class Full, class Act, class T, class A>
+INLINE void row_affine(const T* x, T* y, int64_t length, A pivot, A a, A b, Act act) {
   sweep<A, Full>(length, [&](auto v, int64_t i) {
-    soon_read(x + i), v.soon_stored(y + i);
-    v.store(y + i, raised<A>(a * (v.load(x + i) - pivot) + b, floor));
+    v.soon_read(x + i + AHEAD<T>), v.soon_stored(y + i + AHEAD<T>);
+    v.store(y + i, act.output(a * (v.load(x + i) - pivot) + b));
   });
 }
 
 // Σ dy and Σ dy (x - K), by lanes.
-template <class T, class A>
-INLINE void row_dots(const T* dy, const T* x, int64_t length, A pivot, A a, A b, A floor, V<A>* s0, V<A>* s1) {
+template <class Act, class T, class A>
+INLINE void row_dots(const T* dy, const T* x, int64_t length, A pivot, A a, A b, Act act, V<A>* s0, V<A>* s1) {
   Sum<A> t0, t1;
   sweep_sums<A>(length, [&](auto v, int64_t i, int u) {
-    const V<A> d = v.load(x + i) - pivot, g = passed<A>(v.load(dy + i), a * d + b, floor);
+    const V<A> d = v.load(x + i) - pivot, g = act.gradient(v.load(dy + i), a * d + b);
     t0.add(u, g);
     t1.add(u, g * d);
   });
@@ -92,11 +92,11 @@ INLINE void row_dots(const T* dy, const T* x, int64_t length, A pivot, A a, A b,
 }
 
 // dx = a dy + s (x - K) + t.
-template <class Full, class T, class A>
-INLINE void row_affine2(const T* dy, const T* x, T* dx, int64_t length, A pivot, A a, A b, A floor, A s, A t) {
+template <class Full, class Act, class T, class A>
+INLINE void row_affine2(const T* dy, const T* x, T* dx, int64_t length, A pivot, A a, A b, Act act, A s, A t) {
   sweep<A, Full>(length, [&](auto v, int64_t i) {
-    soon_read(x + i), soon_read(dy + i), v.soon_stored(dx + i);
-    const V<A> d = v.load(x + i) - pivot, g = passed<A>(v.load(dy + i), a * d + b, floor);
+    v.soon_read(x + i + AHEAD<T>), v.soon_read(dy + i + AHEAD<T>), v.soon_stored(dx + i + AHEAD<T>);
+    const V<A> d = v.load(x + i) - pivot, g = act.gradient(v.load(dy + i), a * d + b);
     v.store(dx + i, a * g + (s * d + t));
   });
 }

@@ -174,12 +174,6 @@ INLINE V32 reciprocal(V32 v) {  // a table look-up of 14 bits and a Newton step:
 INLINE V32 reciprocal(V32 v) { return 1.0f / v; }
 #endif
 
-// Asks for what is soon read.
-constexpr int64_t AHEAD = 512;  // bytes
-template <class A>
-INLINE void soon_read(const A* p) {
-  __builtin_prefetch(reinterpret_cast<const char*>(p) + AHEAD, 0, 3);
-}
 template <class T>
 inline __attribute__((noinline)) void copy_few(T* to, const T* from, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = from[i];
@@ -198,20 +192,35 @@ struct Whole {
     SIMD::store(p, v);
   }
   template <class T>
-  INLINE void soon_stored(T* p) const {
-    __builtin_prefetch(reinterpret_cast<char*>(p) + AHEAD, 1, 3);
-  }
+  INLINE void soon_read(const T*) const {}
+  template <class T>
+  INLINE void soon_stored(T*) const {}
   INLINE V<A> keep(V<A> v) const { return v; }
 };
 
-// Whole vectors stored past the caches; `p` must be aligned. `fence` follows before another thread reads.
+// Whole vectors of a tensor too large for the caches near the core: what comes next is asked for.
+template <class A>
+struct Far : Whole<A> {
+  template <class T>
+  INLINE void soon_read(const T* p) const {
+    __builtin_prefetch(p, 0, 3);
+  }
+  template <class T>
+  INLINE void soon_stored(T* p) const {
+    __builtin_prefetch(p, 1, 3);
+  }
+};
+template <class T>
+constexpr int64_t AHEAD = 512 / sizeof(T);  // elements, within a row
+
+// The same stored past the caches; `p` must be aligned. `fence` follows before another thread reads.
 #if SIMD_BYTES == 16
 template <class A>
-using Streamed = Whole<A>;
+using Streamed = Far<A>;
 INLINE void fence() {}
 #else
 template <class A>
-struct Streamed : Whole<A> {
+struct Streamed : Far<A> {
   template <class T>
   INLINE void soon_stored(T*) const {}
   template <class T>
@@ -269,6 +278,8 @@ struct Tail {
     copy_few(p, few, count);
   }
   template <class T>
+  INLINE void soon_read(const T*) const {}
+  template <class T>
   INLINE void soon_stored(T*) const {}
 };
 
@@ -282,17 +293,17 @@ INLINE void sweep(int64_t length, F f) {
 }
 
 // The same with f(lanes, i, u), u in 0..3 naming one of four sums, so that additions do not wait for one another.
-template <class A, class F>
+template <class A, class Full = Whole<A>, class F>
 INLINE void sweep_sums(int64_t length, F f) {
   constexpr int64_t w = W<A>;
   int64_t i = 0;
   for (; i + 4 * w <= length; i += 4 * w) {
-    f(Whole<A>{}, i, 0);
-    f(Whole<A>{}, i + w, 1);
-    f(Whole<A>{}, i + 2 * w, 2);
-    f(Whole<A>{}, i + 3 * w, 3);
+    f(Full{}, i, 0);
+    f(Full{}, i + w, 1);
+    f(Full{}, i + 2 * w, 2);
+    f(Full{}, i + 3 * w, 3);
   }
-  for (; i + w <= length; i += w) f(Whole<A>{}, i, 0);
+  for (; i + w <= length; i += w) f(Full{}, i, 0);
   if (i < length) f(Tail<A>(length - i), i, 1);
 }
 
@@ -304,18 +315,45 @@ struct Sum {  // four running sums, used with the u of a sweep_sums
   INLINE A total() const { return sum<A>(lanes()); }
 };
 
-// A fused ReLU has floor 0, none -infinity: what is below is raised, and its gradient dropped. NaN stays NaN.
-template <class A>
-INLINE V<A> raised(V<A> y, A floor) {
-  return (y < floor) ? all<A>(floor) : y;
-}
-template <class A>
-INLINE V<A> passed(V<A> dy, V<A> y, A floor) {
-  return (y > floor) ? dy : V<A>{};
-}
-template <class A>
-INLINE A floor_of(const Problem& p) {
-  return p.relu ? A(0) : -std::numeric_limits<A>::infinity();
+// What follows the normalization: the output for y, and the gradient of y for that of the output. NaN stays NaN.
+struct Linear {
+  template <class V>
+  INLINE V output(V y) const {
+    return y;
+  }
+  template <class V>
+  INLINE V gradient(V dy, V) const {
+    return dy;
+  }
+};
+struct Relu {
+  template <class V>
+  INLINE V output(V y) const {
+    return (y < 0) ? V{} : y;
+  }
+  template <class V>
+  INLINE V gradient(V dy, V y) const {
+    return (y > 0) ? dy : V{};
+  }
+};
+
+struct Either {  // told apart at run time
+  bool relu;
+
+  template <class V>
+  INLINE V output(V y) const {
+    return relu ? Relu{}.output(y) : y;
+  }
+  template <class V>
+  INLINE V gradient(V dy, V y) const {
+    return relu ? Relu{}.gradient(dy, y) : dy;
+  }
+};
+
+// Calls f(activation) with the one that the problem names.
+template <class F>
+INLINE void with_activation(const Problem& p, F f) {
+  p.relu ? f(Relu{}) : f(Linear{});
 }
 
 }  // namespace SIMD

@@ -16,27 +16,48 @@ class Scratch {
   A* memory_;
 };
 
+#ifndef FARMB
+#define FARMB 4
+#endif
+// From here on a tensor is read with what comes next asked for, which costs time where it lies in a near cache.
+constexpr int64_t DISTANT = int64_t(FARMB) << 20;  // bytes
 // A large output is stored past the caches, into which it would otherwise be read line by line before it is overwritten.
 // Whatever reads it next would find little of it there. Measured with a ReLU on either side, this gains from here on and
 // loses below.
 constexpr int64_t LARGE = 8 << 20;  // bytes
 
 template <class T>
+int64_t bytes_of(const Problem& p) {
+  return p.samples * p.channels * p.positions * int64_t(sizeof(T));
+}
+
+// Calls f(Far) or f(Whole), as suits reading.
+template <class T, class A, class F>
+INLINE void for_reading(const Problem& p, F f) {
+  bytes_of<T>(p) >= DISTANT ? f(Far<A>{}) : f(Whole<A>{});
+}
+
+template <class T>
 class Stream {
  public:
-  explicit Stream(const Problem& p) : large_(p.samples * p.channels * p.positions * int64_t(sizeof(T)) >= LARGE) {}
+  explicit Stream(const Problem& problem) : p(problem), large(bytes_of<T>(p) >= LARGE) {}
   ~Stream() {
-    if (large_) fence();
+    if (large) fence();
   }
-  // Calls f(Streamed) or f(Whole), as suits runs `step` elements apart, the first from `p`.
+  // Whether runs `step` elements apart, the first from `to`, are stored past the caches.
+  template <class A>
+  INLINE bool passes(const T* to, int64_t step) const {
+    return large && (reinterpret_cast<uintptr_t>(to) | size_t(step) * sizeof(T)) % (W<A> * sizeof(T)) == 0;
+  }
+  // Calls f(Streamed), f(Far) or f(Whole), as suits such runs.
   template <class A, class F>
-  INLINE void choose(const T* p, int64_t step, F f) const {
-    const bool aligned = (reinterpret_cast<uintptr_t>(p) | size_t(step) * sizeof(T)) % (W<A> * sizeof(T)) == 0;
-    large_ && aligned ? f(Streamed<A>{}) : f(Whole<A>{});
+  INLINE void choose(const T* to, int64_t step, F f) const {
+    passes<A>(to, step) ? f(Streamed<A>{}) : for_reading<T, A>(p, f);
   }
 
  private:
-  bool large_;
+  const Problem& p;
+  const bool large;
 };
 
 template <class T>
@@ -74,7 +95,7 @@ class Windows {
       }
     }
     A* to = static_cast<A*>(p.out) + at;
-    stream.template choose<A>(to, step, [&](auto lanes) { write(to, lanes); });
+    stream.template passes<A>(to, step) ? write(to, Streamed<A>{}) : write(to, Whole<A>{});
   }
 
  private:
