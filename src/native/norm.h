@@ -32,9 +32,9 @@ struct Problem {
   const void *x, *dy;
   void* out;  // y forward, dx backward (null: only the gradients of the parameters are wanted)
   const void *weight, *bias, *alpha;
-  void *mean, *var;                  // (C,): in evaluation read, in training written
+  void *mean, *var;                  // (C,): in evaluation read, in training written or null (not in scope "batch")
   void *running_mean, *running_var;  // (C,) updated in training, or null
-  void *saved, *work;                // see Saved and Work in norm_coefficients.h
+  void *saved, *work;                // see Saved and Work in norm_coefficients.h; work is null if nobody looks into it
   void *grad_weight, *grad_bias, *grad_alpha;
   ParallelFor parallel_for;  // null: serial
   int64_t threads;

@@ -23,7 +23,7 @@ struct Saved {
   }
 };
 
-// The memory that one backward needs: 9 C numbers, e by sample or by pixel, then by rows 2 N C.
+// What one backward works with: 9 C numbers, e by sample or by pixel (their number is N here), then by rows 2 N C.
 template <class A>
 struct Work {
   A *ks1, *dots_alpha, *s0, *as0, *eq, *ed;  // sums over the batch, by channel
@@ -36,6 +36,7 @@ struct Work {
     b0 = p + 6 * C, b1 = p + 7 * C, shift = p + 8 * C, e = p + 9 * C;
     row_s0 = e + N, row_s1 = row_s0 + N * C;
   }
+  static int64_t size(int64_t N, int64_t C, int64_t rows) { return 9 * C + N + 2 * rows; }
 };
 
 constexpr int SUMS = 6;
@@ -181,26 +182,27 @@ void channel_coefficients(const Problem& p, const Saved<A>& saved) {
   const int64_t C = p.channels;
   if (p.training) {
 #pragma omp simd
-    for (int64_t c = 0; c < C; ++c) {
-      mean[c] = s.pivot[c] + s.mean[c];
-      var[c] = B * s.r[c];
+    for (int64_t c = 0; c < C; ++c) s.r[c] *= B;
+    if (mean) {
+#pragma omp simd
+      for (int64_t c = 0; c < C; ++c) mean[c] = s.pivot[c] + s.mean[c], var[c] = s.r[c];
     }
     if (p.running_mean) {
       A *running_mean = static_cast<A*>(p.running_mean), *running_var = static_cast<A*>(p.running_var);
       const A momentum = A(p.momentum), bessel = A(p.bessel);
 #pragma omp simd
       for (int64_t c = 0; c < C; ++c) {
-        running_mean[c] += momentum * (mean[c] - running_mean[c]);
-        running_var[c] += momentum * (var[c] * bessel - running_var[c]);
+        running_mean[c] += momentum * (s.pivot[c] + s.mean[c] - running_mean[c]);
+        running_var[c] += momentum * (s.r[c] * bessel - running_var[c]);
       }
     }
   } else {
 #pragma omp simd
-    for (int64_t c = 0; c < C; ++c) s.pivot[c] = mean[c], s.mean[c] = 0;
+    for (int64_t c = 0; c < C; ++c) s.pivot[c] = mean[c], s.mean[c] = 0, s.r[c] = var[c];
   }
 #pragma omp simd
   for (int64_t c = 0; c < C; ++c) {
-    s.r[c] = 1 / std::sqrt(var[c] + eps);
+    s.r[c] = 1 / std::sqrt(s.r[c] + eps);
     s.alpha[c] = alpha[c] < low ? low : alpha[c] > high ? high : alpha[c];
   }
   for (int64_t c = 0; c < C; ++c) s.gr[c] = s.r[c], s.beta[c] = bias ? bias[c] : A(0);

@@ -18,10 +18,10 @@ INLINE A shift_of(const T* x, int64_t length) {
 }
 
 // Σ (x - s) and Σ (x - s)², by lanes.
-template <class T, class A>
-INLINE void shifted_sums(const T* x, int64_t length, A shift, V<A>* s1, V<A>* s2) {
-  Sum<A> t1, t2;
-  sweep_sums<A>(length, [&](auto v, int64_t i, int u) {
+template <int N, class T, class A>
+INLINE void shifted_sums(const T* x, const Run<A>& run, A shift, V<A>* s1, V<A>* s2) {
+  Sum<A, N> t1, t2;
+  sweep_sums<A, N>(run, [&](auto v, int64_t i, int u) {
     const V<A> d = v.keep(v.load(x + i) - shift);
     t1.add(u, d);
     t2.add(u, d * d);
@@ -34,10 +34,16 @@ template <class T, class A>
 inline void rows_moments(const T* x, int64_t rows, int64_t L, const A* pivot, A* mean, A* squares) {
   V<A> s1[W<A>] = {}, s2[W<A>] = {};
   alignas(64) A shift[W<A>] = {};
+  const Run<A> run(L);
   for (int64_t j = 0; j < rows; ++j) {
     const T* row = x + j * L;
-    shift[j] = L <= 64 ? one<A>(row[L / 2]) : shift_of<4, A>(row, L);
-    shifted_sums(row, L, shift[j], s1 + j, s2 + j);
+    if (L <= 64) {  // the sums of the next row do not wait either
+      shift[j] = one<A>(row[L / 2]);
+      shifted_sums<1>(row, run, shift[j], s1 + j, s2 + j);
+    } else {
+      shift[j] = shift_of<4, A>(row, L);
+      shifted_sums<4>(row, run, shift[j], s1 + j, s2 + j);
+    }
   }
   const V<A> t1 = sums<A>(s1), m = t1 / A(L), M2 = sums<A>(s2) - t1 * m;
   const auto put = [&](auto v) {
@@ -52,7 +58,7 @@ template <class T, class A>
 inline void piece_moments(const T* x, int64_t length, int64_t before, A pivot, A* mean, A* squares) {
   const A shift = before ? pivot + *mean : length < 64 ? shift_of<4, A>(x, length) : shift_of<16, A>(x, length);
   V<A> s1, s2;
-  shifted_sums(x, length, shift, &s1, &s2);
+  shifted_sums<4>(x, Run<A>(length), shift, &s1, &s2);
   const A t1 = sum<A>(s1), offset = t1 / A(length), M2 = sum<A>(s2) - t1 * offset;
   const A m = (shift - pivot) + offset, delta = before ? m - *mean : A(0), share = A(length) / A(before + length);
   *squares = (before ? *squares : A(0)) + (M2 < 0 ? A(0) : M2) + delta * delta * (A(before) * share);
@@ -61,9 +67,9 @@ inline void piece_moments(const T* x, int64_t length, int64_t before, A pivot, A
 
 // r² Σ (x - K)², by lanes.
 template <class T, class A>
-inline V<A> row_squares(const T* x, int64_t length, A pivot, A r) {
-  Sum<A> s;
-  sweep_sums<A>(length, [&](auto v, int64_t i, int u) {
+inline V<A> row_squares(const T* x, const Run<A>& run, A pivot, A r) {
+  Sum<A, 4> s;
+  sweep_sums<A, 4>(run, [&](auto v, int64_t i, int u) {
     const V<A> d = v.keep(v.load(x + i) - pivot);
     s.add(u, d * d);
   });
@@ -72,8 +78,8 @@ inline V<A> row_squares(const T* x, int64_t length, A pivot, A r) {
 
 // y = a (x - K) + b.
 template <class Full, class Act, class T, class A>
-INLINE void row_affine(const T* x, T* y, int64_t length, A pivot, A a, A b, Act act) {
-  sweep<A, Full>(length, [&](auto v, int64_t i) {
+INLINE void row_affine(const T* x, T* y, const Run<A>& run, A pivot, A a, A b, Act act) {
+  sweep<A, Full>(run, [&](auto v, int64_t i) {
     v.soon_read(x + i + AHEAD<T>), v.soon_stored(y + i + AHEAD<T>);
     v.store(y + i, act.output(a * (v.load(x + i) - pivot) + b));
   });
@@ -81,9 +87,9 @@ INLINE void row_affine(const T* x, T* y, int64_t length, A pivot, A a, A b, Act 
 
 // Σ dy and Σ dy (x - K), by lanes.
 template <class Act, class T, class A>
-INLINE void row_dots(const T* dy, const T* x, int64_t length, A pivot, A a, A b, Act act, V<A>* s0, V<A>* s1) {
-  Sum<A> t0, t1;
-  sweep_sums<A>(length, [&](auto v, int64_t i, int u) {
+INLINE void row_dots(const T* dy, const T* x, const Run<A>& run, A pivot, A a, A b, Act act, V<A>* s0, V<A>* s1) {
+  Sum<A, 4> t0, t1;
+  sweep_sums<A, 4>(run, [&](auto v, int64_t i, int u) {
     const V<A> d = v.load(x + i) - pivot, g = act.gradient(v.load(dy + i), a * d + b);
     t0.add(u, g);
     t1.add(u, g * d);
@@ -93,8 +99,8 @@ INLINE void row_dots(const T* dy, const T* x, int64_t length, A pivot, A a, A b,
 
 // dx = a dy + s (x - K) + t.
 template <class Full, class Act, class T, class A>
-INLINE void row_affine2(const T* dy, const T* x, T* dx, int64_t length, A pivot, A a, A b, Act act, A s, A t) {
-  sweep<A, Full>(length, [&](auto v, int64_t i) {
+INLINE void row_affine2(const T* dy, const T* x, T* dx, const Run<A>& run, A pivot, A a, A b, Act act, A s, A t) {
+  sweep<A, Full>(run, [&](auto v, int64_t i) {
     v.soon_read(x + i + AHEAD<T>), v.soon_read(dy + i + AHEAD<T>), v.soon_stored(dx + i + AHEAD<T>);
     const V<A> d = v.load(x + i) - pivot, g = act.gradient(v.load(dy + i), a * d + b);
     v.store(dx + i, a * g + (s * d + t));

@@ -16,11 +16,8 @@ class Scratch {
   A* memory_;
 };
 
-#ifndef FARMB
-#define FARMB 4
-#endif
 // From here on a tensor is read with what comes next asked for, which costs time where it lies in a near cache.
-constexpr int64_t DISTANT = int64_t(FARMB) << 20;  // bytes
+constexpr int64_t DISTANT = 4 << 20;  // bytes
 // A large output is stored past the caches, into which it would otherwise be read line by line before it is overwritten.
 // Whatever reads it next would find little of it there. Measured with a ReLU on either side, this gains from here on and
 // loses below.

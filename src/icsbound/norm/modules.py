@@ -126,18 +126,23 @@ class UnitizedBatchNorm(_NormBase):
         if x.ndim not in self._ranks:
             wanted = " or ".join(f"{r}-dimensional" for r in self._ranks)
             raise InputError(f"x must be {wanted} for {type(self).__name__}, got shape {tuple(x.shape)}")
-        update = self.training and self.track_running_stats and not functional.recomputing()
-        kept = update or not self.training
-        tensors = (
-            self.running_mean if kept else None,
-            self.running_var if kept else None,
-            self.weight,
-            self.bias,
-            self.alpha,
-        )
-        functional.check_input(x, *tensors, self.training, self.process_group)
+        training = self.training
+        update = training and self.track_running_stats and not functional.recomputing()
+        mean, var, weight, bias, alpha = self._tensors()
+        if training and not update:
+            mean = var = None
+        group = self.process_group
+        functional.check_input(x, mean, var, weight, bias, alpha, training, group)
         factor = self._update_factor() if update else 0.0
-        return functional.apply(x, *tensors, self.training, factor, self.settings, self.process_group)
+        return functional.apply(x, mean, var, weight, bias, alpha, training, factor, self.settings, group)
+
+    def _tensors(self) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor]:
+        """Running mean and variance, γ, β and α."""
+        of, at = self._parameters, self._buffers
+        try:  # where a module keeps them, a third of the time that its attributes take to be found
+            return at["running_mean"], at["running_var"], of["weight"], of["bias"], of["alpha"]  # type: ignore[return-value]
+        except KeyError:  # parametrized, or a replica of `nn.DataParallel`
+            return self.running_mean, self.running_var, self.weight, self.bias, self.alpha
 
     def _traced(self, x: Any) -> Any:
         """A call of this module in the graph that `torch.fx` traces, whose tracers know only torch's own as leaves."""

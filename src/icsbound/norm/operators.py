@@ -110,7 +110,9 @@ def _forward(
         raise InputError(f"x must hold more than one value per channel in training, got shape {tuple(x.shape)}")
     if cpu.usable(x):
         # An operator returns the same for the same arguments, whatever lay in memory.
-        y, statistics, saved = cpu.forward(x, cpu.Parameters(weight, bias, alpha), stored, settings, zeroed=True)
+        y, found, saved = cpu.forward(x, cpu.Parameters(weight, bias, alpha), stored, settings, zeroed=True)
+        assert found is not None
+        statistics = found
     else:
         y, statistics, saved = _forward_by_aten(x, weight, bias, alpha, stored, settings)
     if stored is None:

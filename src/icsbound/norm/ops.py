@@ -40,7 +40,7 @@ def unitize(
     settings: Settings,
     running: Running | None = None,
 ) -> tuple[Tensor, aten.Statistics | None]:
-    """The output, and in training the batch's statistics (detached), None in evaluation.
+    """The output, and in training the batch's statistics (detached), None in evaluation and where `running` has them.
 
     Args:
         x: (N, C, *), not empty, floating point.
@@ -159,7 +159,7 @@ class _Call:
 
     def forward(self, x: Tensor, weight: Tensor | None, bias: Tensor | None, alpha: Tensor) -> tuple[Tensor, Tensor]:
         parameters = cpu.Parameters(weight, bias, alpha)
-        found: tuple[Tensor, aten.Statistics, Tensor]
+        found: tuple[Tensor, aten.Statistics | None, Tensor]
         found = self.kernels.forward(x, parameters, self.stored, self.settings, self.running)
         y, self.statistics, saved = found
         return y, saved

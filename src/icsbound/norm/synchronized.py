@@ -146,11 +146,13 @@ class _Synchronized(torch.autograd.Function):
         settings: Settings,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         exchange = _Exchange(group, math.prod(x.shape[2:]), settings.scope)
+        kept: tuple[Tensor, ...]
         ctx.native = cpu.usable(x)
         if ctx.native:
             given = cpu.Parameters(weight, bias, alpha)
-            y, (mean, var), numbers = cpu.forward(x, given, None, settings, whole=exchange)
-            kept: tuple[Tensor, ...] = (numbers,)
+            y, found, numbers = cpu.forward(x, given, None, settings, whole=exchange)
+            assert found is not None
+            (mean, var), kept = found, (numbers,)
         else:
             parameters = aten.parameters(x, weight, bias, alpha, settings)
             y, (mean, var), saved = aten.forward(x, parameters, None, settings, exchange)

@@ -174,8 +174,15 @@ def test_digits_are_kept_where_a_few_values_are_all_there_is(layout, shape):
 @EVERY_SCOPE
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-def test_large_outputs_are_stored_past_the_caches(scope, layout, dtype):
-    shape = (2, 48, 160, 288)  # above 8 MB in either dtype, its rows whole vectors
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (2, 48, 160, 288),  # above 8 MB in either dtype, its rows whole vectors: stored past the caches
+        (2, 53, 131, 173),  # above 4 MB in either dtype, its rows and pixels ragged: asked for in advance
+    ],
+    ids=["aligned", "ragged"],
+)
+def test_large_tensors(shape, scope, layout, dtype):
     p = problem(shape, dtype=torch.float32)
     x, dy = arranged(p.x.detach().to(dtype), layout), arranged(p.dy.to(dtype), layout)
     s = Settings(scope=scope)
@@ -263,12 +270,16 @@ def test_results_do_not_depend_on_the_number_of_threads(scope, layout):
 @pytest.mark.parametrize("shape", [(6, 3, 4, 5), (6, 3)], ids=["image", "dense"])
 def test_running_statistics_move_in_place(kept, shape):
     p = problem(shape, dtype=torch.float32)
-    s = Settings()
-    for momentum in (0.1, 1.0):
+    parameters = cpu.Parameters(p.weight, p.bias, p.alpha)
+    for momentum, scope in itertools.product((0.1, 1.0), SCOPES):
         mean, var = torch.randn(3, dtype=kept), torch.rand(3, dtype=kept)
         moved = Running(mean.clone(), var.clone(), momentum, 1.25)
         versions = moved.mean_C._version, moved.var_C._version
-        _, batch, _ = cpu.forward(p.x.detach(), cpu.Parameters(p.weight, p.bias, p.alpha), None, s, moved)
+        s = Settings(scope=scope)
+        y, batch, _ = cpu.forward(p.x.detach(), parameters, None, s)
+        again, found, _ = cpu.forward(p.x.detach(), parameters, None, s, moved)
+        assert torch.equal(y, again)
+        assert found is None or torch.equal(found.var_C, batch.var_C)
         assert_near(moved.mean_C, torch.lerp(mean, batch.mean_C.to(kept), momentum), 1e-6)
         assert_near(moved.var_C, torch.lerp(var, batch.var_C.to(kept) * 1.25, momentum), 1e-6)
         assert moved.mean_C._version > versions[0]

@@ -160,13 +160,13 @@ def forward(
     whole: Whole = WHOLE,
     *,
     zeroed: bool = False,
-) -> tuple[Tensor, Statistics, Tensor]:
+) -> tuple[Tensor, Statistics | None, Tensor]:
     """The output, the statistics that normalized it, and the numbers that `backward` needs, all in one tensor.
 
     `stored` holds the statistics to use (evaluation); None takes those of the batch (training), and moves `running`
-    towards them, if given. `whole` is the batch that x is a part of: the call is then cut in two, with an exchange in
-    between. Not every call writes all the numbers for `backward`: those left out are 0 if `zeroed`, else as they lay in
-    memory.
+    towards them, if given: then they may be left out (None). `whole` is the batch that x is a part of: the call is then
+    cut in two, with an exchange in between. Not every call writes all the numbers for `backward`: those left out are 0
+    if `zeroed`, else as they lay in memory.
     """
     calls = _calls()
     assert calls is not None
@@ -182,15 +182,16 @@ def forward(
     alpha = _inner(alpha, inner)
     y = torch.empty_like(x)
     saved = alpha.new_zeros(plan.saved) if zeroed else alpha.new_empty(plan.saved)
-    if stored is None:
-        mean, var = torch.empty_like(alpha), torch.empty_like(alpha)
-    else:
-        mean, var = _inner(stored.mean_C, inner), _inner(stored.var_C, inner)
     in_place = running is not None and _moved_natively(running, inner)
+    mean, var = None, None
+    if stored is not None:
+        mean, var = _inner(stored.mean_C, inner), _inner(stored.var_C, inner)
+    elif not in_place or settings.scope == "batch":  # else each allocation costs more than it is worth
+        mean, var = torch.empty_like(alpha), torch.empty_like(alpha)
     momentum, bessel, running_mean, running_var = _fields(running if in_place else None)
     given = _GIVEN.pack(
         momentum, bessel, x.data_ptr(), 0, y.data_ptr(), _address(weight), _address(bias), alpha.data_ptr(),
-        mean.data_ptr(), var.data_ptr(), running_mean, running_var, saved.data_ptr(), 0, 0, 0, 0,
+        _address(mean), _address(var), running_mean, running_var, saved.data_ptr(), 0, 0, 0, 0,
         _native.parallel_for(), torch.get_num_threads(),
     )  # fmt: skip
     if whole is WHOLE or not training:
@@ -200,8 +201,9 @@ def forward(
         calls[0](in_phase(_STATISTICS).fields + given)
         values = _merge(saved, N, C, L, whole)
         calls[0](in_phase(_REST, values).fields + given)
-    statistics = Statistics(mean, var)
+    statistics = None if mean is None or var is None else Statistics(mean, var)
     if running is not None and not in_place:
+        assert statistics is not None
         running.move(statistics)
     return y, statistics, saved
 
@@ -229,14 +231,14 @@ def backward(
     plan = _plan(settings, N, C, L, x.dtype, where, training)
     weight = None if parameters.weight_C is None else _inner(parameters.weight_C, inner)
     dx = torch.empty_like(x) if want_dx else None
-    work = saved.new_empty(plan.work)
+    work = None if whole is WHOLE or not training else saved.new_empty(plan.work)
     dweight, dbias, dalpha = saved.new_empty(C), saved.new_empty(C), saved.new_empty(C)
     given = _GIVEN.pack(
         0.0, 0.0, x.data_ptr(), dy.data_ptr(), _address(dx), _address(weight), 0, 0, 0, 0, 0, 0, saved.data_ptr(),
-        work.data_ptr(), dweight.data_ptr(), dbias.data_ptr(), dalpha.data_ptr(), _native.parallel_for(),
+        _address(work), dweight.data_ptr(), dbias.data_ptr(), dalpha.data_ptr(), _native.parallel_for(),
         torch.get_num_threads(),
     )  # fmt: skip
-    if whole is WHOLE or not training:
+    if work is None:
         calls[1](plan.fields + given)
         return dx, dweight, dbias, dalpha
     in_phase = functools.partial(_plan, settings, N, C, L, x.dtype, where, True)
