@@ -100,6 +100,8 @@ class TrainConfig:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             fail("seed", "be an integer of at least 0", self.seed)
         arms.parse(self.arm)
+        if not isinstance(self.recipe, Recipe):
+            fail("recipe", "be a recipe", self.recipe)
         if not self.recipe.epochs and self.pretrained is None:
             fail("epochs", "be at least 1 where no weights are given to begin, and end, at", self.recipe.epochs)
         real("dropout", self.dropout, 0.0, 0.99)
