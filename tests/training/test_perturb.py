@@ -96,6 +96,8 @@ def test_a_network_becomes_the_mean_of_the_states_that_its_run_kept(tmp_path: Pa
         expected = torch.stack([state["stem.weight"] for state in chosen]).mean(0)
         torch.testing.assert_close(model.state_dict()["stem.weight"], expected)
         assert int(model.norm.num_batches_tracked) == 0
+    with pytest.raises(InputError, match=r"^perturb must be none, .*, got 'shake:snapshots'$"):
+        perturb.perturb(model, "shake:snapshots", tmp_path)
     with pytest.raises(InputError, match=r"must hold 5 states of its training to average, got 4; icsbound train --sn"):
         perturb.perturb(model, "average:snapshots:5", tmp_path)
     with pytest.raises(InputError, match=r"must hold some states of its training to average, got 0"):
@@ -103,5 +105,5 @@ def test_a_network_becomes_the_mean_of_the_states_that_its_run_kept(tmp_path: Pa
     with pytest.raises(InputError, match=r"^snapshots must be an integer of at least 1, got 0$"):
         perturb.perturb(model, "average:snapshots:0", tmp_path)
     (tmp_path / "snapshots" / "step-000000300.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(InputError, match=r"^the states kept in .*snapshots cannot be read: "):
+    with pytest.raises(InputError, match=r"step-000000300\.safetensors is not a file of safetensors: "):
         perturb.perturb(model, "average:snapshots", tmp_path)

@@ -14,6 +14,7 @@ from torch.nn.utils import prune
 from icsbound._check import InputError, fail, positive_int, real
 from icsbound.norm import convert
 from icsbound.norm.modules import UnitizedBatchNorm
+from icsbound.training import weights
 
 KINDS = "none, prune:FRACTION, quantize:BITS, average:RUN, average:snapshots, average:snapshots:LAST or alpha:VALUE"
 
@@ -61,20 +62,15 @@ def averaged(model: nn.Module, states: Sequence[Mapping[str, Tensor]]) -> None:
 
 def kept(run: Path, last: int | None = None) -> list[dict[str, Tensor]]:
     """The `last` states, or all, that the training in folder `run` kept with ``--snapshots``."""
-    import safetensors.torch
-
     if last is not None:
         positive_int("snapshots", last, 1)
     files = sorted((run / "snapshots").glob("step-*.safetensors"))[-(last or 0) :]
-    if len(files) < max(last or 1, 1):
+    if len(files) < (last or 1):
         raise InputError(
             f"{run} must hold {last or 'some'} states of its training to average, got {len(files)}; icsbound train "
             "--snapshots 1 keeps one an epoch"
         )
-    try:
-        return [safetensors.torch.load_file(file) for file in files]
-    except Exception as error:  # safetensors raises an exception of its own for a damaged file
-        raise InputError(f"the states kept in {run / 'snapshots'} cannot be read: {error}") from None
+    return [weights.read(file) for file in files]
 
 
 def unitized(model: nn.Module, alpha: float) -> None:
@@ -101,12 +97,12 @@ def perturb(model: nn.Module, text: str, run: Path | None = None) -> None:
             quantized(model, int(value))
         elif kind == "alpha":
             unitized(model, float(value))
-        elif run is not None and (value == "snapshots" or value.startswith("snapshots:")):
+        elif kind == "average" and run is not None and value.partition(":")[0] == "snapshots":
             averaged(model, kept(run, int(value.partition(":")[2]) if ":" in value else None))
         elif kind == "average" and value:
-            from icsbound.training.evaluate import weights
+            from icsbound.training import evaluate
 
-            averaged(model, [model.state_dict(), weights(Path(value))])
+            averaged(model, [model.state_dict(), evaluate.weights(Path(value))])
         elif text != "none":
             fail("perturb", f"be {KINDS}", text)
     except InputError:
