@@ -66,6 +66,16 @@ class Line:
         return json.dumps(values, sort_keys=True)
 
 
+def choices(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a run's `config`, as its config.json has it, changes numbers, and so stands in its line: not where files
+    lie, who decodes them and how the layers were watched.
+    """
+    found = {name: value for name, value in config.items() if name not in ("data_dir", "monitor", "workers")}
+    if isinstance(start := found.get("pretrained"), dict):
+        found["pretrained"] = {name: value for name, value in start.items() if name != "file"}
+    return found
+
+
 def append(path: Path, line: Line, *, once: bool = False) -> None:
     """Write `line` at the end of the file at `path`, whole and at once, also where several processes write to it.
 

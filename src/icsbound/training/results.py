@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from icsbound.results import PHASES, Line, append, read
+from icsbound.results import PHASES, Line, append, choices, read
 from icsbound.training.config import TrainConfig
 
 __all__ = ["PHASES", "Line", "append", "of_run", "read"]
@@ -22,14 +22,6 @@ def of_run(config: TrainConfig, setting: str, phase: str, **measured: Any) -> Li
         batch_size=config.recipe.batch_size,
         epochs=config.recipe.epochs,
         device=config.device,
-        config=_choices(config),
+        config=choices(config.to_dict()),
         **{"split": config.split, **measured},
     )
-
-
-def _choices(config: TrainConfig) -> dict[str, Any]:
-    """What of `config` changes numbers: not where files lie, who decodes them and how the layers were watched."""
-    found = {k: v for k, v in config.to_dict().items() if k not in ("data_dir", "monitor", "workers")}
-    if "pretrained" in found:
-        del found["pretrained"]["file"]
-    return found

@@ -186,11 +186,14 @@ def test_alpha_is_that_of_the_runs_below(tmp_path: Path) -> None:
 
 def test_the_shift_of_monitored_runs_stands_beside_their_accuracy(tmp_path: Path) -> None:
     seeds = (3, 4)
-    lines = {(arm, seed): line(arm=arm, seed=seed) for arm in ("bn", "unitized") for seed in seeds}
+    begun = {"pretrained": {"sha256": "0" * 64, "new_head": False}}  # the file may lie elsewhere
+    lines = {(arm, seed): line(arm=arm, seed=seed, **begun) for arm in ("bn", "unitized") for seed in seeds}
     written(tmp_path / "results.jsonl", list(lines.values()))
     recorded.comparison(tmp_path, seeds=seeds)
     for (arm, seed), one in lines.items():
-        (tmp_path / f"{arm}-seed{seed}" / "config.json").write_text(json.dumps(one.config))
+        pretrained = {**one.config["pretrained"], "file": "/x/weights.pt"}
+        text = json.dumps({**one.config, "pretrained": pretrained})
+        (tmp_path / f"{arm}-seed{seed}" / "config.json").write_text(text)
     found = load(tmp_path)
     (study,) = found.studies.values()
     assert {(run.arm, run.seed) for run in study.runs} == set(lines)

@@ -19,8 +19,6 @@ from icsbound.report.results.groups import CASE, Group, Where, case_name, case_o
 from icsbound.report.runs import Study
 from icsbound.results import Line
 
-_NOT_IN_A_LINE = ("data_dir", "monitor", "workers")  # of a run's config.json
-
 
 @dataclass(frozen=True)
 class Table:
@@ -126,7 +124,7 @@ def _studies(folder: Path | None, lines: list[Line]) -> dict[Where, Study]:
     group_by_config = {_as_text(line.config): group_of(line) for line in lines}
     by_group: dict[Where, dict[tuple[str, int], runs.Run]] = {}
     for path in sorted(folder.glob("*/records.jsonl")) if folder else []:
-        config = {k: v for k, v in runs.json_object(path.parent / "config.json").items() if k not in _NOT_IN_A_LINE}
+        config = results.choices(runs.json_object(path.parent / "config.json"))
         if group := group_by_config.get(_as_text(config)):
             for run in runs.read(path, path.parent, []):
                 by_group.setdefault(group, {}).setdefault((run.arm, run.seed), run)
