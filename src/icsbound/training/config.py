@@ -55,13 +55,20 @@ class MonitorConfig:
         return chosen.__contains__
 
 
+# Not written where they are None: configs of before they existed stay what they were.
+_WHERE_GIVEN = {"pretrained", "mean", "std"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One run. `standardize` brings each image to mean 0 and variance 1 by itself; else channels are divided by their
-    "std" or "variance" (`divide_by`). `split` is the part whose accuracy is reported; "validation" is held out of the
-    training part first. `per_arm` names the values of the recipe that an arms file sets, for this or other arms of the
-    same comparison (see `per_arm`). `pretrained` says which weights the run begins at (None: random ones). How pictures
-    are read (`skip_bad` to `workers`) is told in `data.Reading`.
+    """One run. `standardize` brings each image to mean 0 and variance 1 by itself; else each channel's mean is taken
+    off and the rest divided by its "std" or "variance" (`divide_by`). `mean` and `std`, a number a channel in units
+    where pixel values are 0...1, say by which (None: by those of the training part).
+
+    `split` is the part whose accuracy is reported; "validation" is held out of the training part first. `per_arm` names
+    the values of the recipe that an arms file sets, for this or other arms of the same comparison (see `per_arm`).
+    `pretrained` says which weights the run begins at (None: random ones). How pictures are read (`skip_bad` to
+    `workers`) is told in `data.Reading`.
 
     `device` is auto, cpu, cuda or mps; `precision` is that of autocast (no, bf16, fp16), `dtype` that of the
     parameters (float32 or float64). `threads` are torch's on the CPU (None: as many as torch takes); they are part of
@@ -79,6 +86,8 @@ class TrainConfig:
     dropout: float = 0.0
     standardize: bool = False
     divide_by: str = "std"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     split: str = "test"
     hold_out: float = 0.1
     device: str = "auto"
@@ -120,8 +129,22 @@ class TrainConfig:
         if self.stream and self.in_memory:
             fail("in_memory", "be left out with stream, which keeps nothing", self.in_memory)
         one_of("divide_by", self.divide_by, ("std", "variance"))
+        self._check_inputs()
         if self.threads is not None:
             positive_int("threads", self.threads)
+
+    def _check_inputs(self) -> None:
+        if self.mean is None and self.std is None:
+            return
+        if self.mean is None or self.std is None or len(self.mean) != len(self.std):
+            fail("mean and std", "be given together, one number each for every channel", (self.mean, self.std))
+        if self.standardize:
+            fail("mean and std", "be left out with standardize, which uses neither", (self.mean, self.std))
+        for value in self.mean:
+            real("mean", value, 0.0, 1.0)
+        for value in self.std:
+            if real("std", value, 0.0, 1.0) == 0:
+                fail("std", "be above 0 in every channel", self.std)
 
     @property
     def run(self) -> str:
@@ -146,11 +169,9 @@ class TrainConfig:
         return dataclasses.replace(self, device=device, data_dir=folder, image_size=size, pretrained=start)
 
     def to_dict(self) -> dict[str, Any]:
-        """This run as plain values of JSON, without `pretrained` where there is none."""
+        """This run as plain values of JSON, without `pretrained`, `mean` and `std` where there are none."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        if self.pretrained is None:
-            del values["pretrained"]
-        return values
+        return {key: value for key, value in values.items() if value is not None or key not in _WHERE_GIVEN}
 
     def moved(self, data_dir: str | None = None, weights: str | None = None) -> TrainConfig:
         """This run with its data, and the weights that it begins at, where they lie now, if they moved."""

@@ -203,11 +203,18 @@ def augmentation(recipe: recipes.Recipe, train: data.Dataset) -> batches.Augment
 
 
 def normalization(config: TrainConfig, train: data.Dataset, standardize: bool = False) -> data.Normalize:
-    """How images become inputs, by the statistics of the training part, or each by its own if config or `standardize`
-    says so.
+    """How images become inputs: by the statistics that config gives or else those of the training part, or each by its
+    own if config or `standardize` says so.
     """
     each = config.standardize or standardize
-    return dataclasses.replace(data.Normalize.of(train), each=each, divide_by=config.divide_by)
+    if config.mean is None or config.std is None:
+        return dataclasses.replace(data.Normalize.of(train), each=each, divide_by=config.divide_by)
+    if len(config.mean) != (channels := train.images.shape[1]):
+        fail(
+            "mean and std", f"be of {channels} channels, as the images of {train.name} have", (config.mean, config.std)
+        )
+    mean, std = (255.0 * torch.tensor(values, dtype=torch.float64) for values in (config.mean, config.std))
+    return data.Normalize(mean, std, each=each, divide_by=config.divide_by)
 
 
 def load_splits(config: TrainConfig) -> data.Splits:
