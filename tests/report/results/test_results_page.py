@@ -304,6 +304,20 @@ def test_arms_with_values_of_their_own_are_compared_and_told(tmp_path: Path) -> 
     assert "arms.toml" not in reproduce.commands(load(written(tmp_path / "plain.jsonl", table())))
 
 
+def test_arms_with_other_seeds_or_other_cases_are_sweeps_of_their_own(tmp_path: Path) -> None:
+    lines = [*table(("bn", "gn"), 2), *table(("bn", "gn"), 2, shift="fog", severity=1)]
+    lines += [one for one in table(("bn", "gn", "published"), 5) if one.arm == "published" or one.seed >= 2]
+    first, evaluation, second, third = reproduce.commands(load(written(tmp_path / "r.jsonl", lines))).splitlines()
+    for command, arms, seeds, out in (
+        (first, "bn gn", "0 1", "runs/demo"),
+        (second, "bn gn", "2 3 4", "runs/demo-part-2"),
+        (third, "published", "0 1 2 3 4", "runs/demo-part-3"),
+    ):
+        assert f" --arms {arms} --seeds {seeds} --batch-sizes" in command
+        assert command.endswith(f" --out {out}")
+    assert evaluation.startswith("icsbound evaluate runs/demo --setting demo --phase explore --shift none fog:1 --out ")
+
+
 def test_two_rates_at_one_batch_size_are_no_curve() -> None:
     from icsbound.report.results import table as module
 

@@ -1,4 +1,4 @@
-"""How to run a table again: for each experiment the sweep, and the evaluations of what it trained."""
+"""How to run a table again: for each experiment its sweeps, and the evaluations of what they trained."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 
 from icsbound.report import reproduce
-from icsbound.report.results.groups import Group, case_of, group_of, slugs
+from icsbound.report.results.groups import Group, Where, case_of, group_of, slugs
 from icsbound.report.results.table import Table
 from icsbound.report.wording import listed
 from icsbound.results import Line
@@ -19,13 +19,29 @@ def commands(table: Table) -> str:
     """A line for each command. Data that lie in a folder of the user's own also need ``--data-dir``."""
     found = []
     for name, group in zip(slugs(table.groups), table.groups, strict=True):
-        lines = [line for line in table.lines if group_of(line) == group.where]
-        found += [f"{_sweep(group, lines)} --out runs/{name}", *_evaluations(name, group, lines)]
+        for number, lines in enumerate(_parts([line for line in table.lines if group_of(line) == group.where]), 1):
+            folder = name if number == 1 else f"{name}-part-{number}"
+            found += [f"{_sweep(group, lines)} --out runs/{folder}", *_evaluations(folder, group, lines)]
     return "\n".join(found)
 
 
+def _parts(lines: Sequence[Line]) -> list[list[Line]]:
+    """`lines` of one group by sweep: all arms of a sweep have all of its seeds, and are measured in the same cases."""
+    cases: dict[tuple[str, int], dict[Where, None]] = {}
+    for line in lines:
+        cases.setdefault((line.arm, line.seed), {})[case_of(line)] = None
+    seeds: dict[tuple[str, frozenset[Where]], set[int]] = {}
+    for (arm, seed), measured in cases.items():
+        seeds.setdefault((arm, frozenset(measured)), set()).add(seed)
+    parts: dict[tuple[frozenset[Where], frozenset[int]], list[Line]] = {}
+    for line in lines:
+        measured = frozenset(cases[line.arm, line.seed])
+        parts.setdefault((measured, frozenset(seeds[line.arm, measured])), []).append(line)
+    return list(parts.values())
+
+
 def _sweep(group: Group, lines: Sequence[Line]) -> str:
-    """The command, after what the file it reads has to hold where arms have values of their own."""
+    """The command of one part, after what the file it reads has to hold where arms have values of their own."""
     base = {k: v for k, v in lines[0].config.items() if k not in ("arm", "seed")}
     own = {
         line.arm: {k: v for k, v in line.config["recipe"].items() if k in (base.get("per_arm") or ()) and v is not None}
