@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import lines
+import numpy as np
 import pytest
 import recorded
 from playwright import sync_api
@@ -104,6 +105,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         path.unlink()
         *begun, end = recorded.of_run(arm, 0, noise=0.1)
         recorded.save(path.parent, [*begun, *transports(f"{arm}-seed0", recorded.STEPS, n=160), end])
+    g = np.random.default_rng(0)
+    for arm, low, high in (("published", -1.5, 1.8), ("unitized", 0.2, 0.9), ("unitized-1", 1.0, 1.0)):
+        alpha = {
+            name: g.uniform(low, high, size).tolist() for name, size in zip(recorded.LAYERS, (8, 16, 400), strict=True)
+        }
+        recorded.keep(root / "compare" / f"{arm}-seed0", alpha)
     recorded.comparison(root / "interrupted", arms=arms[:2])
     path = root / "interrupted" / "bn-seed1" / "records.jsonl"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -234,6 +241,30 @@ def test_contrasts_sort_and_are_saved(browser: Any, folders: dict[str, Path]) ->
             seen.page.click("[data-csv=contrasts]")
         rows = list(csv.reader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
         assert [float(row[7]) for row in rows[1:]] == shown  # as it is sorted
+        seen.assert_quiet()
+
+
+def test_alpha_of_every_channel_is_drawn_named_and_saved_as_csv(browser: Any, folders: dict[str, Path]) -> None:
+    with Watched(browser, page_of(folders, "compare"), viewport={"width": 1280, "height": 900}) as seen:
+        figure = seen.page.locator("#figure-alpha-channels")
+        labels = figure.locator("svg text").all_text_contents()
+        assert {"published", "unitized", "unitized-1", *recorded.LAYERS} <= set(labels)
+        marks = figure.locator("svg .mark-rect.role-mark path[aria-label*='channel 0']")
+        assert marks.count() == 2 * 3
+        marks.first.hover()
+        seen.page.locator("#vg-tooltip-element.visible").wait_for()
+        assert "stem.norm" in seen.page.locator("#vg-tooltip-element").inner_text()
+        with seen.page.expect_download() as download:
+            figure.locator("[data-save=csv]").click()
+        assert download.value.suggested_filename == "alpha-channels.csv"
+        rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
+        assert len(rows) == 3 * (8 + 16 + 333)  # of 400 channels 333 quantiles
+        assert {row["arm"] for row in rows} == {"published", "unitized", "unitized-1"}
+        assert min(float(row["alpha"]) for row in rows) < -1
+        assert "Of a layer with more than 333 channels, 333 quantiles." in figure.inner_text()
+        figure.scroll_into_view_if_needed()
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        figure.screenshot(path=SHOTS / "alpha-channels.png")
         seen.assert_quiet()
 
 

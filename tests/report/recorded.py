@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from icsbound import records
 from icsbound.records import DistanceRecord, EpochRecord, LayerRecord, Record, ResultRecord, RunRecord
@@ -131,6 +132,15 @@ def save(path: Path, lines: Sequence[Record]) -> None:
     with records.Writer(path / "records.jsonl") as writer:
         for line in lines:
             writer.write(line)
+
+
+def keep(path: Path, alpha: Mapping[str, Sequence[float]]) -> None:
+    """Beside a run's records, a network with these alphas by layer, as a training leaves it."""
+    vectors = {layer: np.asarray(values, dtype=np.float32) for layer, values in alpha.items()}
+    tensors = {f"{layer}.alpha": values for layer, values in vectors.items()}
+    save_file(
+        tensors | {f"{layer}.running_mean": values for layer, values in vectors.items()}, path / "model.safetensors"
+    )
 
 
 def comparison(

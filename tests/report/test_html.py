@@ -34,6 +34,7 @@ FIGURES = {
     "shift-ratios",
     "em-tightness",
     "alpha",
+    "alpha-channels",
 }
 
 
@@ -75,6 +76,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = recorded.comparison(tmp_path_factory.mktemp("compare"), arms=("bn", "unitized", "unitized-1", "published"))
+    recorded.keep(path / "unitized-seed0", {name: [0.4, 0.5, 0.6] for name in recorded.LAYERS})
     assert report.build(path) == path / "report.html"
     return path
 
@@ -192,7 +194,7 @@ def test_a_single_run_has_a_page(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"arm": "unitized", "seed": 3, "data": "digits", "monitor": null}')
     page = Page(report.build(tmp_path))
     assert "Training of unitized: resnet8:width=8 on digits" in page.text
-    assert set(page.data["drawn"]) == FIGURES - {"accuracy-differences", "shift-ratios"}
+    assert set(page.data["drawn"]) == FIGURES - {"accuracy-differences", "shift-ratios", "alpha-channels"}
     assert "icsbound train --arm unitized --seed 3 --data digits --no-monitor" in page.text
     assert "against bn" not in page.text
 
@@ -245,6 +247,7 @@ def test_large_runs_stay_small(tmp_path: Path, steps: int) -> None:
                     to_line(drawn[k]) + step.replace('"step_a": 0, "step_b": 1', f'"step_a": {k}, "step_b": {k + 1}')
                 )
             file.writelines(map(to_line, lines[-4:]))
+    recorded.keep(tmp_path / "unitized", {name: np.linspace(0.1, 0.9, 512).tolist() for name in layers})
     path = report.build(tmp_path)
     assert path.stat().st_size < 2_000_000
     page = Page(path)

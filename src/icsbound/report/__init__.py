@@ -1,7 +1,8 @@
 """One page from a run's records: findings first, then figures, tables and how to reproduce them.
 
-This wing reads `records.jsonl` and `config.json` and nothing else, so a page can be rebuilt on a laptop from a run made
-on a cluster. `runs` loads, `statistics` computes, `findings` says it in sentences, `plots` draws, `html` sets the page.
+This wing reads `records.jsonl`, `config.json` and, where it lies beside them, alpha in `model.safetensors`, and nothing
+else, so a page can be rebuilt on a laptop from a run made on a cluster. `runs` loads, `statistics` computes, `findings`
+says it in sentences, `plots` draws, `html` sets the page.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def build(folder: str | os.PathLike[str]) -> Path:
     one from its `results.jsonl`.
 
     The page is one file that needs no network and no server, and no other file beside it. A run that was interrupted is
-    shown as far as it came, and named. The same records give the same page. Returns the path of `report.html`.
+    shown as far as it came, and named. The same files give the same page. Returns the path of `report.html`.
 
     Raises InputError where `folder` holds no readable record, or where the extra ``icsbound[report]`` is not installed.
     """

@@ -15,7 +15,10 @@ LEAD = (
     "one fixed set of inputs at two steps of training, and set beside what theory allows."
 )
 SECTIONS = {"accuracy": "Accuracy and loss", "shift": "Internal covariate shift", "alpha": "Alpha"}
-SOURCE = "This page was computed from the files records.jsonl alone; icsbound report DIR builds it again."
+SOURCE = (
+    "This page was computed from the files records.jsonl, and alpha of every channel from the networks beside them, "
+    "model.safetensors; icsbound report DIR builds it again."
+)
 TERMS = (
     (
         "higher, lower, not resolved",
@@ -59,6 +62,7 @@ TERMS = (
 def build(folder: Path) -> Path:
     """Write `folder/report.html` and `folder/figures/` from the records in `folder`."""
     study = load(folder)
+    drawn = plots.all_figures(study)  # before the findings, which tell what could not be read for them either
     page = Page(
         heading=heading(study),
         lead=LEAD,
@@ -66,7 +70,7 @@ def build(folder: Path) -> Path:
         groups=findings.all_groups(study),
         terms=TERMS,
         sections=SECTIONS,
-        figures=plots.all_figures(study),
+        figures=drawn,
         tables=tables.all_tables(study),
         command=reproduce.command(study.config),
         setting=reproduce.setting(study),

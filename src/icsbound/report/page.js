@@ -75,6 +75,11 @@ function save(name, blob) {
 }
 
 async function saveFigure(name, type) {
+  if (type === "csv") {
+    const { columns } = data.drawn[name];
+    saveRows(name, [Object.keys(columns), ...rowsOf(columns).map((row) => Object.values(row).map((value) => value ?? ""))]);
+    return;
+  }
   const spec = { ...specOf(name, data.paper), background: "white" };
   const { view } = await vegaEmbed(document.createElement("div"), spec, { mode: "vega-lite", actions: false, ast: true, renderer: "svg" });
   if (type === "svg") {
@@ -110,14 +115,16 @@ function sort(heading) {
   table.tBodies[0].append(...[...table.tBodies[0].rows].sort(order));
 }
 
-function saveTable(name) {
-  const rows = [...document.getElementById(`table-${name}`).rows];
-  const field = (text) => {
-    const value = Number.isNaN(numberIn(text)) ? (text === "–" ? "" : text) : String(numberIn(text));
-    return /[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value;
-  };
-  const csv = rows.map((row) => [...row.cells].map((cell) => field(cell.textContent)).join(",")).join("\r\n") + "\r\n";
+function saveRows(name, rows) {
+  const field = (value) => (/[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : value);
+  const csv = rows.map((row) => row.map(field).join(",") + "\r\n").join("");
   save(`${name}.csv`, new Blob([csv], { type: "text/csv" }));
+}
+
+function saveTable(name) {
+  const value = (text) => (Number.isNaN(numberIn(text)) ? (text === "–" ? "" : text) : numberIn(text));
+  const rows = [...document.getElementById(`table-${name}`).rows];
+  saveRows(name, rows.map((row) => [...row.cells].map((cell) => value(cell.textContent))));
 }
 
 document.addEventListener("click", (event) => {

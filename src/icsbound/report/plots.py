@@ -13,7 +13,7 @@ import altair
 import pandas as pd
 import vl_convert
 
-from icsbound.report import curves, pictures, shift
+from icsbound.report import channels, curves, pictures, shift
 from icsbound.report.figure import Figure
 from icsbound.report.runs import Study
 
@@ -38,6 +38,7 @@ def all_figures(study: Study) -> list[Figure]:
         pictures.ridge,
         pictures.arrows,
         curves.alpha,
+        channels.alpha_by_channel,
     ]
     return [figure for make in makers if (figure := make(study)) is not None]
 

@@ -184,6 +184,24 @@ def test_alpha_is_that_of_the_runs_below(tmp_path: Path) -> None:
     assert (tmp_path / "figures" / "demo-alpha.svg").is_file()
 
 
+def test_alpha_of_every_channel_is_that_of_the_networks_below(tmp_path: Path) -> None:
+    recorded.comparison(tmp_path, seeds=(3,))
+    for arm in ("bn", "unitized"):
+        one = line(arm=arm, seed=3)
+        results.append(tmp_path / "results.jsonl", one)
+        (tmp_path / f"{arm}-seed3" / "config.json").write_text(json.dumps(one.config))
+    recorded.keep(tmp_path / "unitized-seed3", {"norm": [0.2, 0.9]})
+    found = load(tmp_path)
+    (figure,) = [one for one in figures.all_figures(found) if one.name == "demo-alpha-channels"]
+    assert figure.section == "demo"
+    assert figure.data["alpha"].tolist() == pytest.approx([0.2, 0.9])
+    assert found.notes == []
+    (tmp_path / "unitized-seed3" / "model.safetensors").write_bytes(b"?")
+    assert "demo-alpha-channels" not in {one.name for one in figures.all_figures(found)}
+    (alert,) = [one.text for one in findings.alerts(found) if "could not be read" in one.text]
+    assert alert.startswith("unitized-seed3/model.safetensors could not be read (")
+
+
 def test_the_shift_of_monitored_runs_stands_beside_their_accuracy(tmp_path: Path) -> None:
     seeds = (3, 4)
     begun = {"pretrained": {"sha256": "0" * 64, "new_head": False}}  # the file may lie elsewhere

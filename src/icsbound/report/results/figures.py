@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import altair as alt
 import pandas as pd
 
+from icsbound.report.channels import channels_of, of_channels
 from icsbound.report.curves import alpha_of
 from icsbound.report.figure import PANEL, TABLE, WIDTH, Figure, colour_of, paired, tips
 from icsbound.report.results import conditions
@@ -121,13 +122,17 @@ def _by_case(layers: Sequence[alt.Chart], data: pd.DataFrame, height: int) -> tu
 
 
 def alpha(table: Table, group: Group, name: str) -> list[Figure]:
-    """Alpha over steps, for the runs of the group that left records."""
+    """Alpha over steps, for the runs of the group that left records, and of every channel, for those with a network."""
     study = table.studies.get(group.where)
-    rows = study.layers[study.layers["alpha_mean"].notna()] if study else pd.DataFrame()
-    if study is None or rows.empty:
+    if study is None:
         return []
-    figure = alpha_of(rows, study.layers_in(rows), table.arms_in(rows), f"{name}-alpha")
-    return [dataclasses.replace(figure, section=name)]
+    rows = study.layers[study.layers["alpha_mean"].notna()]
+    found = [] if rows.empty else [alpha_of(rows, study.layers_in(rows), table.arms_in(rows), f"{name}-alpha")]
+    by_channel, notes = of_channels(study)
+    table.notes.extend(notes)
+    if not by_channel.empty:
+        found.append(channels_of(by_channel, table.arms, f"{name}-alpha-channels"))
+    return [dataclasses.replace(figure, section=name) for figure in found]
 
 
 def _controls(data: pd.DataFrame) -> str:

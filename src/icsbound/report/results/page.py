@@ -17,8 +17,8 @@ LEAD = (
     "control, and a difference counts only where it stands out from what seeds alone do."
 )
 SOURCE = (
-    "This page was computed from results.jsonl, alpha and shifts from the records beside it; icsbound report builds it "
-    "again."
+    "This page was computed from results.jsonl, alpha and shifts from the records and networks beside it; icsbound "
+    "report builds it again."
 )
 TERMS = (
     (

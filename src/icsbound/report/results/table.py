@@ -126,10 +126,10 @@ def _studies(folder: Path | None, lines: list[Line]) -> dict[Where, Study]:
     for path in sorted(folder.glob("*/records.jsonl")) if folder else []:
         config = results.choices(runs.json_object(path.parent / "config.json"))
         if group := group_by_config.get(_as_text(config)):
-            for run in runs.read(path, path.parent, []):
+            for run in runs.read(path, folder or Path(), []):
                 by_group.setdefault(group, {}).setdefault((run.arm, run.seed), run)
     # What is wrong with a file is told by the page of its own run.
-    return {group: runs.assembled([*own.values()], Path(), {}, []) for group, own in by_group.items()}
+    return {group: runs.assembled([*own.values()], folder or Path(), {}, []) for group, own in by_group.items()}
 
 
 def _as_text(config: dict[str, Any]) -> str:
