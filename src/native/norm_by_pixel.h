@@ -16,11 +16,13 @@ struct Channels {  // one channel's numbers, for the layout whose vectors run ov
 };
 
 // Layout "pixels": vectors over channels, pixel by pixel.
-template <class A>
+template <class T, class A>
 struct PixelMajor {
   static constexpr bool ROWWISE = false;
   const Problem& p;
   Saved<A> saved;
+  const T *x = static_cast<const T*>(p.x), *dy = static_cast<const T*>(p.dy);
+  T* out = static_cast<T*>(p.out);
   const int64_t C = p.channels, pixels = p.samples * p.positions;
 
   int64_t parts() const {
@@ -28,7 +30,6 @@ struct PixelMajor {
     return n < 1 ? 1 : n > MOST_PARTS ? MOST_PARTS : n;
   }
   int64_t begin(int64_t part) const { return pixels * part / parts(); }
-  int64_t window() const { return TILE * C; }
 
   // Calls f(at, P) for tiles of P = TILE pixels, then for P = 1, known at compile time. A tile stays in the first-level
   // cache from one sweep to the next; a sweep holds the numbers of a strip of channels in registers while it goes
@@ -42,12 +43,12 @@ struct PixelMajor {
   }
 
   template <class Form, class Act>
-  void forward(Form form, Act act, const Windows<A>& on, int64_t from, int64_t to) const {
+  void forward(Form form, Act act, const Stream<T>& stream, int64_t from, int64_t to) const {
     const Saved<A> s = saved;  // local, so that no store is taken to change it
     const A w = A(p.per_kappa);
     over_tiles(from, to, [&](int64_t at, auto size) {
       constexpr int64_t P = decltype(size)::value;
-      const A* x = on.x(at * C, P * C);
+      const T* x = this->x + at * C;
       V<A> squares[P] = {};
       sweep<A>(C, [&](auto v, int64_t c) {
         const V<A> K = v.load(s.pivot + c), m = v.load(s.mean + c), r = v.load(s.r + c);
@@ -63,7 +64,8 @@ struct PixelMajor {
         const A nu = s.nu[at + i] = relative_norm(w * sum<A>(squares[i]), p);
         t[i] = form.t(nu);
       }
-      on.out(at * C, P * C, C, [&](A* y, auto lanes) {
+      T* y = out + at * C;
+      stream.template for_storing<A>(y, C, [&](auto lanes) {
         sweep<A, decltype(lanes)>(C, [&](auto v, int64_t c) {
           const V<A> K = v.load(s.pivot + c), m = v.load(s.mean + c), gr = v.load(s.gr + c);
           const V<A> alpha = v.load(s.alpha + c), beta = v.load(s.beta + c);
@@ -79,12 +81,12 @@ struct PixelMajor {
 
   // Adds to sums (6×C) those of a run of pixels, and sets their e.
   template <class Form, class Act>
-  void dots(Form form, Act act, const Windows<A>& on, int64_t from, int64_t to, A* e, A* sums) const {
+  void dots(Form form, Act act, int64_t from, int64_t to, A* e, A* sums) const {
     const Saved<A> s = saved;
     const auto add = [&](auto v, A* to, V<A> z) { v.store(to, v.load(to) + z); };
     over_tiles(from, to, [&](int64_t at, auto size) {
       constexpr int64_t P = decltype(size)::value;
-      const A *x = on.x(at * C, P * C), *dy = on.dy(at * C, P * C);
+      const T *x = this->x + at * C, *dy = this->dy + at * C;
       Norm<A> norm[P];
       V<A> total[P] = {};
 #pragma GCC unroll 8
@@ -128,15 +130,16 @@ struct PixelMajor {
   }
 
   template <class Form, class Act>
-  void gradient(Form form, Act act, const Windows<A>& on, int64_t from, int64_t to, const Work<A> w) const {
+  void gradient(Form form, Act act, const Stream<T>& stream, int64_t from, int64_t to, const Work<A> w) const {
     const Saved<A> s = saved;
     over_tiles(from, to, [&](int64_t at, auto size) {
       constexpr int64_t P = decltype(size)::value;
-      const A *x = on.x(at * C, P * C), *dy = on.dy(at * C, P * C);
+      const T *x = this->x + at * C, *dy = this->dy + at * C;
       A t[P], e[P];
 #pragma GCC unroll 8
       for (int64_t i = 0; i < P; ++i) t[i] = form.t(s.nu[at + i]), e[i] = w.e[at + i];
-      on.out(at * C, P * C, C, [&](A* dx, auto lanes) {
+      T* dx = out + at * C;
+      stream.template for_storing<A>(dx, C, [&](auto lanes) {
         sweep<A, decltype(lanes)>(C, [&](auto v, int64_t c) {
           const V<A> K = v.load(s.pivot + c), m = v.load(s.mean + c), gr = v.load(s.gr + c);
           const V<A> alpha = v.load(s.alpha + c), beta = v.load(s.beta + c);
@@ -154,12 +157,14 @@ struct PixelMajor {
 };
 
 // Layout "rows": vectors over positions, block by block of at most BLOCK positions of one sample.
-template <class A>
+template <class T, class A>
 struct RowMajor {
   static constexpr bool ROWWISE = true;
   static constexpr int64_t BLOCK = 256;
   const Problem& p;
   Saved<A> saved;
+  const T *x = static_cast<const T*>(p.x), *dy = static_cast<const T*>(p.dy);
+  T* out = static_cast<T*>(p.out);
   const int64_t C = p.channels, L = p.positions, blocks = (L + BLOCK - 1) / BLOCK;
 
   int64_t parts() const {
@@ -167,7 +172,6 @@ struct RowMajor {
     return n > MOST_PARTS ? MOST_PARTS : n;
   }
   int64_t begin(int64_t part) const { return p.samples * blocks * part / parts(); }
-  int64_t window() const { return BLOCK; }
 
   struct Place {
     int64_t at, pixel, size;  // element of channel 0, index of the first pixel, number of pixels
@@ -178,14 +182,15 @@ struct RowMajor {
   }
 
   template <class Form, class Act>
-  void forward(Form form, Act act, const Windows<A>& on, int64_t from, int64_t to) const {
+  void forward(Form form, Act act, const Stream<T>& stream, int64_t from, int64_t to) const {
     const Saved<A> s = saved;  // local, so that no store is taken to change it
     const A w = A(p.per_kappa);
     for (int64_t block = from; block < to; ++block) {
       const Place b = place(block);
       A t[BLOCK] = {};
       for (int64_t c = 0; c < C; ++c) {
-        const A *x = on.x(b.at + c * L, b.size), pivot = s.pivot[c], mean = s.mean[c], r = s.r[c];
+        const T* x = this->x + b.at + c * L;
+        const A pivot = s.pivot[c], mean = s.mean[c], r = s.r[c];
         sweep<A>(b.size, [&](auto v, int64_t i) {
           const V<A> d = r * ((v.load(x + i) - pivot) - mean);
           v.store(t + i, v.load(t + i) + d * d);
@@ -198,8 +203,9 @@ struct RowMajor {
       for (int64_t c = 0; c < C; ++c) {
         const Channels<A> ch(s, c);
         const V<A> alpha = all<A>(ch.alpha);
-        const A* x = on.x(b.at + c * L, b.size);
-        on.out(b.at + c * L, b.size, 0, [&](A* y, auto lanes) {
+        const T* x = this->x + b.at + c * L;
+        T* y = out + b.at + c * L;
+        stream.template for_storing<A>(y, 0, [&](auto lanes) {
           sweep<A, decltype(lanes)>(b.size, [&](auto v, int64_t i) {
             const V<A> centred = (v.load(x + i) - ch.pivot) - ch.mean;
             const V<A> a = ch.gr * form.k(v.load(t + i), alpha);
@@ -211,7 +217,7 @@ struct RowMajor {
   }
 
   template <class Form, class Act>
-  void dots(Form form, Act act, const Windows<A>& on, int64_t from, int64_t to, A* e, A* sums) const {
+  void dots(Form form, Act act, int64_t from, int64_t to, A* e, A* sums) const {
     const Saved<A> s = saved;  // local, so that no store is taken to change it
     for (int64_t block = from; block < to; ++block) {
       const Place b = place(block);
@@ -223,7 +229,7 @@ struct RowMajor {
       for (int64_t c = 0; c < C; ++c) {
         const Channels<A> ch(s, c);
         const A scale = ch.gr * ch.alpha;
-        const A *x = on.x(b.at + c * L, b.size), *dy = on.dy(b.at + c * L, b.size);
+        const T *x = this->x + b.at + c * L, *dy = this->dy + b.at + c * L;
         V<A> z[4] = {};
         sweep<A>(b.size, [&](auto v, int64_t i) {
           const V<A> centred = (v.load(x + i) - ch.pivot) - ch.mean, k = form.k(v.load(t + i), all<A>(ch.alpha));
@@ -242,7 +248,8 @@ struct RowMajor {
       A* eb = e + b.pixel;
       for (int64_t i = 0; i < b.size; ++i) eb[i] = by_n2[i] * total[i];
       for (int64_t c = 0; c < (p.training ? C : 0); ++c) {  // the other sums are for the statistics
-        const A *x = on.x(b.at + c * L, b.size), pivot = s.pivot[c], mean = s.mean[c];
+        const T* x = this->x + b.at + c * L;
+        const A pivot = s.pivot[c], mean = s.mean[c];
         V<A> z[2] = {};
         sweep<A>(b.size, [&](auto v, int64_t i) {
           const V<A> centred = (v.load(x + i) - pivot) - mean, ex = v.load(eb + i) * centred;
@@ -256,7 +263,7 @@ struct RowMajor {
   }
 
   template <class Form, class Act>
-  void gradient(Form form, Act act, const Windows<A>& on, int64_t from, int64_t to, const Work<A> w) const {
+  void gradient(Form form, Act act, const Stream<T>& stream, int64_t from, int64_t to, const Work<A> w) const {
     const Saved<A> s = saved;  // local, so that no store is taken to change it
     for (int64_t block = from; block < to; ++block) {
       const Place b = place(block);
@@ -266,8 +273,9 @@ struct RowMajor {
         const Channels<A> ch(s, c);
         const A b0 = w.b0[c], b1 = w.b1[c], shift = w.shift[c];
         const V<A> alpha = all<A>(ch.alpha);
-        const A *x = on.x(b.at + c * L, b.size), *dy = on.dy(b.at + c * L, b.size);
-        on.out(b.at + c * L, b.size, 0, [&](A* dx, auto lanes) {
+        const T *x = this->x + b.at + c * L, *dy = this->dy + b.at + c * L;
+        T* dx = out + b.at + c * L;
+        stream.template for_storing<A>(dx, 0, [&](auto lanes) {
           sweep<A, decltype(lanes)>(b.size, [&](auto v, int64_t i) {
             const V<A> centred = (v.load(x + i) - ch.pivot) - ch.mean;
             const V<A> a = ch.gr * form.k(v.load(t + i), alpha);

@@ -58,7 +58,7 @@ struct ByRow {
   }
 
   void pivots() const {
-    for (int64_t c = 0; c < C; ++c) s.pivot[c] = one<A>(x[rows ? c * L : c]);
+    for (int64_t c = 0; c < C; ++c) s.pivot[c] = one(x[rows ? c * L : c]);
   }
 
   void moments_of_rows() const {

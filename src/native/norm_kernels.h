@@ -19,35 +19,34 @@
 namespace SIMD {
 
 // Forward and backward where every pixel has a map of its own, in one of the layouts of norm_by_pixel.h.
-template <class A, template <class> class Layout>
+template <class T, class A, template <class, class> class Layout>
 struct ByPixel {
   const Problem& p;
   const int64_t N = p.samples, C = p.channels, L = p.positions;
   Saved<A> s{p.saved, N * L, C};
-  const Layout<A> k{p, s};
+  const Layout<T, A> k{p, s};
 
   int64_t grain() const { return 1 + 16384 * k.parts() / (N * L * C); }
 
-  // Calls f(windows, part, from, to), the windows each thread's own.
+  // Calls f(stream, part, from, to), the stream each thread's own.
   template <class F>
   void over_parts(bool backwards, F f) const {
     in_parallel(p, k.parts(), grain(), [&](int64_t begin, int64_t end) {
-      const Windows<A> on(p, k.window());
+      const Stream<T> stream(p);
       for (int64_t i = 0; i < end - begin; ++i) {
         const int64_t part = backwards ? end - 1 - i : begin + i;
-        f(on, part, k.begin(part), k.begin(part + 1));
+        f(stream, part, k.begin(part), k.begin(part + 1));
       }
     });
   }
 
-  template <class T>
   void statistics() const {
     const ByRow<T, A> rows(p);
     rows.pivots();
-    const int64_t G = Layout<A>::ROWWISE ? N : k.parts();
+    const int64_t G = Layout<T, A>::ROWWISE ? N : k.parts();
     Scratch<A> memory(2 * G * C);
     A *m = memory.get(), *M2 = m + G * C;
-    if constexpr (Layout<A>::ROWWISE) {
+    if constexpr (Layout<T, A>::ROWWISE) {
       ByRow<T, A>(p, rows.s.with_moments(m, M2)).moments_of_rows();
     } else {
       const int64_t R = repeats<A>(C, N * L / G);
@@ -66,17 +65,13 @@ struct ByPixel {
   }
 
   void forward() const {
-    if (p.training && (p.phases & STATISTICS)) {
-      if constexpr (sizeof(A) == 8) statistics<double>();
-      if constexpr (sizeof(A) == 4)
-        p.dtype == FLOAT32    ? statistics<float>()
-        : p.dtype == BFLOAT16 ? statistics<bfloat16>()
-                              : statistics<half>();
-    }
+    if (p.training && (p.phases & STATISTICS)) statistics();
     if (!(p.phases & REST)) return;
     channel_coefficients(p, s);
     with_map(p, [&](auto form, auto act) {
-      over_parts(true, [&](const Windows<A>& on, int64_t, int64_t from, int64_t to) { k.forward(form, act, on, from, to); });
+      over_parts(true, [&](const Stream<T>& stream, int64_t, int64_t from, int64_t to) {
+        k.forward(form, act, stream, from, to);
+      });
     });
   }
 
@@ -87,10 +82,10 @@ struct ByPixel {
       const int64_t parts = k.parts(), size = SUMS * C;
       Scratch<A> memory(parts * size);
       with_map(p, [&](auto form, auto act) {
-        over_parts(false, [&](const Windows<A>& on, int64_t part, int64_t from, int64_t to) {
+        over_parts(false, [&](const Stream<T>&, int64_t part, int64_t from, int64_t to) {
           A* sums = memory.get() + part * size;
           for (int64_t i = 0; i < size; ++i) sums[i] = 0;
-          k.dots(form, act, on, from, to, w.e, sums);
+          k.dots(form, act, from, to, w.e, sums);
         });
       });
       A* sums = w.ks1;  // the six lie one after another
@@ -105,36 +100,30 @@ struct ByPixel {
     if (!(p.phases & REST) || !p.out) return;
     backward_coefficients(p, 1, s, w);
     with_map(p, [&](auto form, auto act) {
-      over_parts(true, [&](const Windows<A>& on, int64_t, int64_t from, int64_t to) {
-        k.gradient(form, act, on, from, to, w);
+      over_parts(true, [&](const Stream<T>& stream, int64_t, int64_t from, int64_t to) {
+        k.gradient(form, act, stream, from, to, w);
       });
     });
   }
 };
 
-template <class A>
-void run_by_pixel(const Problem& p, bool forward) {
-  const auto run = [&](const auto& kernel) { forward ? kernel.forward() : kernel.backward(); };
-  p.layout == PIXELS ? run(ByPixel<A, PixelMajor>{p}) : run(ByPixel<A, RowMajor>{p});
-}
-
 template <class T, class A>
-void run_by_row(const Problem& p, bool forward) {
-  const ByRow<T, A> kernel(p);
-  forward ? kernel.forward() : kernel.backward();
-}
-
 void run(const Problem& p, bool forward) {
+  const auto pass = [&](const auto& kernel) { forward ? kernel.forward() : kernel.backward(); };
   if (p.scope == POSITION || (p.scope == SAMPLE && p.positions == 1))
-    return p.dtype == FLOAT64 ? run_by_pixel<double>(p, forward) : run_by_pixel<float>(p, forward);
+    return p.layout == PIXELS ? pass(ByPixel<T, A, PixelMajor>{p}) : pass(ByPixel<T, A, RowMajor>{p});
   Problem q = p;
   // Where one norm is that of the whole batch, and no other process has a part of it, all pixels are those of one sample.
   if (p.scope == BATCH && p.layout == PIXELS && p.phases == (STATISTICS | REST))
     q.samples = 1, q.positions = p.samples * p.positions;
-  if (p.dtype == FLOAT32) return run_by_row<float, float>(q, forward);
-  if (p.dtype == FLOAT64) return run_by_row<double, double>(q, forward);
-  if (p.dtype == BFLOAT16) return run_by_row<bfloat16, float>(q, forward);
-  run_by_row<half, float>(q, forward);
+  pass(ByRow<T, A>(q));
+}
+
+void run(const Problem& p, bool forward) {
+  if (p.dtype == FLOAT32) return run<float, float>(p, forward);
+  if (p.dtype == FLOAT64) return run<double, double>(p, forward);
+  if (p.dtype == BFLOAT16) return run<bfloat16, float>(p, forward);
+  run<half, float>(p, forward);
 }
 
 }  // namespace SIMD

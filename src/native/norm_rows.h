@@ -13,7 +13,7 @@ constexpr int64_t PIECE = 4096;  // longer ones in pieces of this length
 template <int K, class A, class T>
 INLINE A shift_of(const T* x, int64_t length) {
   A s = 0;
-  for (int64_t i = 0; i < K; ++i) s += one<A>(x[length * (2 * i + 1) / (2 * K)]);
+  for (int64_t i = 0; i < K; ++i) s += one(x[length * (2 * i + 1) / (2 * K)]);
   return s * A(1.0 / K);
 }
 
@@ -38,7 +38,7 @@ inline void rows_moments(const T* x, int64_t rows, int64_t L, const A* pivot, A*
   for (int64_t j = 0; j < rows; ++j) {
     const T* row = x + j * L;
     if (L <= 64) {  // the sums of the next row do not wait either
-      shift[j] = one<A>(row[L / 2]);
+      shift[j] = one(row[L / 2]);
       shifted_sums<1>(row, run, shift[j], s1 + j, s2 + j);
     } else {
       shift[j] = shift_of<4, A>(row, L);

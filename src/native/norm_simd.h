@@ -68,6 +68,23 @@ INLINE V<double> load(const double* p) {
 }
 INLINE void store(double* p, V<double> v) { __builtin_memcpy(p, &v, sizeof v); }
 
+#if SIMD_BYTES == 64
+INLINE V32 load(const bfloat16* p) {  // each to the upper half of its lane
+  alignas(64) static constexpr uint16_t FROM[32] = {0, 0, 0, 1, 0, 2,  0, 3,  0, 4,  0, 5,  0, 6,  0, 7,
+                                                    0, 8, 0, 9, 0, 10, 0, 11, 0, 12, 0, 13, 0, 14, 0, 15};
+  const __m512i few = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i*)p));
+  return (V32)_mm512_maskz_permutexvar_epi16(0xaaaaaaaau, *(const __m512i*)FROM, few);
+}
+INLINE void store(bfloat16* p, V32 v) {  // to nearest, ties to even
+  const __m512i u = (__m512i)v, nan = _mm512_set1_epi32(0x7fc00000);
+  const __mmask16 number = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_ORD_Q);
+  const __mmask16 odd = _mm512_mask_test_epi32_mask(number, u, _mm512_set1_epi32(0x10000));
+  const __m512i even = _mm512_mask_add_epi32(nan, number, u, _mm512_set1_epi32(0x7fff));
+  const __m512i rounded = _mm512_mask_add_epi32(even, odd, u, _mm512_set1_epi32(0x8000));
+  const __m512i upper = _mm512_maskz_srli_epi32(0xffff, rounded, 16);
+  _mm256_storeu_si256((__m256i*)p, _mm512_maskz_cvtepi32_epi16(0xffff, upper));
+}
+#else
 INLINE V32 load(const bfloat16* p) {
   H16 h;
   __builtin_memcpy(&h, p, sizeof h);
@@ -79,6 +96,7 @@ INLINE void store(bfloat16* p, V32 v) {  // to nearest, ties to even
   const H16 h = __builtin_convertvector((v == v) ? rounded : (B32{} + 0x7fc0u), H16);
   __builtin_memcpy(p, &h, sizeof h);
 }
+#endif
 
 #if SIMD_BYTES == 64
 INLINE V32 load(const half* p) { return (V32)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256((const __m256i*)p)); }
@@ -111,12 +129,18 @@ INLINE void store(half* p, V32 v) {  // to nearest, ties to even
 }
 #endif
 
-template <class A, class T>
-INLINE A one(T element) {
-  if constexpr (std::is_same<A, T>::value) return element;
-  T few[W<A>] = {element};
+// One element, not by way of memory: a vector that is loaded where an element was stored waits for it.
+INLINE float one(float element) { return element; }
+INLINE double one(double element) { return element; }
+INLINE float one(bfloat16 element) { return same_bits<float>(uint32_t(element.bits) << 16); }
+#if SIMD_BYTES >= 32
+INLINE float one(half element) { return _cvtsh_ss(element.bits); }
+#else
+INLINE float one(half element) {
+  const half few[W<float>] = {element};
   return load(few)[0];
 }
+#endif
 
 template <class A, int64_t N>
 INLINE A sum_lanes(const A* p) {

@@ -2,9 +2,12 @@
 
 namespace SIMD {
 
-template <class T>
-inline __attribute__((noinline)) void copy_few(T* to, const T* from, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+// Copies fewer than MOST elements, a power of two.
+template <int64_t MOST, class T>
+INLINE void copy_few(T* to, const T* from, int64_t count) {
+#pragma GCC unroll 3
+  for (int64_t some = MOST / 2, at = 0; some > 0; some /= 2)
+    if (count & some) __builtin_memcpy(to + at, from + at, some * sizeof(T)), at += some;
 }
 
 // How a vector of a sweep is loaded and stored: all of it, or the few elements at the end of a run (Tail), with zeros in
@@ -78,6 +81,18 @@ struct Tail {
   INLINE void store(float* p, V32 v) const { _mm512_mask_storeu_ps(p, lanes, (__m512)v); }
   INLINE V<double> load(const double* p) const { return (V<double>)_mm512_maskz_loadu_pd(lanes, p); }
   INLINE void store(double* p, V<double> v) const { _mm512_mask_storeu_pd(p, lanes, (__m512d)v); }
+  template <class T>
+  INLINE V32 load(const T* p) const {  // of bfloat16 or half
+    T few[W<A>];
+    _mm256_storeu_si256((__m256i*)few, _mm256_maskz_loadu_epi16(lanes, p));
+    return SIMD::load(few);
+  }
+  template <class T>
+  INLINE void store(T* p, V32 v) const {
+    T few[W<A>];
+    SIMD::store(few, v);
+    _mm256_mask_storeu_epi16(p, lanes, _mm256_loadu_si256((const __m256i*)few));
+  }
 #else
   M<A> mask;
   INLINE explicit Tail(int64_t n) : count(n) {
@@ -92,19 +107,19 @@ struct Tail {
   INLINE V<double> load(const double* p) const { return (V<double>)_mm256_maskload_pd(p, (__m256i)mask); }
   INLINE void store(double* p, V<double> v) const { _mm256_maskstore_pd(p, (__m256i)mask, (__m256d)v); }
 #endif
-#endif
   template <class T>
   INLINE V<A> load(const T* p) const {
     T few[W<A>] = {};
-    copy_few(few, p, count);
+    copy_few<W<A>>(few, p, count);
     return SIMD::load(few);
   }
   template <class T>
   INLINE void store(T* p, V<A> v) const {
     T few[W<A>];
     SIMD::store(few, v);
-    copy_few(p, few, count);
+    copy_few<W<A>>(p, few, count);
   }
+#endif
   template <class T>
   INLINE void soon_read(const T*) const {}
   template <class T>

@@ -51,63 +51,15 @@ class Stream {
   INLINE void choose(const T* to, int64_t step, F f) const {
     passes<A>(to, step) ? f(Streamed<A>{}) : for_reading<T, A>(p, f);
   }
+  // The same for kernels that ask for nothing in advance.
+  template <class A, class F>
+  INLINE void for_storing(const T* to, int64_t step, F f) const {
+    passes<A>(to, step) ? f(Streamed<A>{}) : f(Whole<A>{});
+  }
 
  private:
   const Problem& p;
   const bool large;
-};
-
-template <class T>
-inline void widen(const T* from, float* to, int64_t count) {
-  sweep<float>(count, [&](auto v, int64_t i) { v.store(to + i, v.load(from + i)); });
-}
-template <class T>
-inline void narrow(const float* from, T* to, int64_t count) {
-  sweep<float>(count, [&](auto v, int64_t i) { v.store(to + i, v.load(from + i)); });
-}
-
-// Windows on x, dy and the output of a problem, for kernels that exist for float and double alone: half precision is
-// converted in a buffer of at most `most` elements.
-template <class A>
-class Windows {
- public:
-  Windows(const Problem& problem, int64_t most)
-      : p(problem), size(most), buffers(p.dtype == BFLOAT16 || p.dtype == FLOAT16 ? 3 * most : 0), stream(problem) {}
-
-  // `count` elements from `at`, until the next call.
-  INLINE const A* x(int64_t at, int64_t count) const { return input(p.x, at, count, buffers.get()); }
-  INLINE const A* dy(int64_t at, int64_t count) const { return input(p.dy, at, count, buffers.get() + size); }
-  // Calls write(to, lanes) to write `count` elements from `at`, in runs `step` apart.
-  template <class F>
-  INLINE void out(int64_t at, int64_t count, int64_t step, F write) const {
-    A* buffer = buffers.get() + 2 * size;
-    if constexpr (sizeof(A) == 4) {
-      if (p.dtype == BFLOAT16) {
-        write(buffer, Whole<A>{});
-        return narrow(buffer, static_cast<bfloat16*>(p.out) + at, count);
-      }
-      if (p.dtype == FLOAT16) {
-        write(buffer, Whole<A>{});
-        return narrow(buffer, static_cast<half*>(p.out) + at, count);
-      }
-    }
-    A* to = static_cast<A*>(p.out) + at;
-    stream.template passes<A>(to, step) ? write(to, Streamed<A>{}) : write(to, Whole<A>{});
-  }
-
- private:
-  const Problem& p;
-  const int64_t size;
-  Scratch<A> buffers;
-  Stream<A> stream;
-
-  INLINE const A* input(const void* data, int64_t at, int64_t count, A* buffer) const {
-    if constexpr (sizeof(A) == 4) {
-      if (p.dtype == BFLOAT16) return widen(static_cast<const bfloat16*>(data) + at, buffer, count), buffer;
-      if (p.dtype == FLOAT16) return widen(static_cast<const half*>(data) + at, buffer, count), buffer;
-    }
-    return static_cast<const A*>(data) + at;
-  }
 };
 
 }  // namespace SIMD

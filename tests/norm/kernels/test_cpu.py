@@ -33,6 +33,8 @@ ODD_SHAPES = {
     "many small rows": (40, 70, 2, 2),  # N·C above the grain of the coefficient step, and more than a strip
 }
 LAYOUTS = ("rows", "pixels")
+# Against float64 of the same rounded inputs: sums in float32, and one rounding of each output to `dtype`.
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
 def arranged(t, layout):
@@ -108,8 +110,6 @@ def simd_restored():
 def test_every_instruction_set_and_dtype(level, dtype):
     if _native.simd(level) != level:
         pytest.skip(f"this processor has no {level}")
-    # Against float64 of the same rounded inputs: sums in float32, and one rounding of each output to `dtype`.
-    tolerance = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}[dtype]
     for shape, scope, layout, training in itertools.product(((4, 19, 5, 7), (6, 33)), SCOPES, LAYOUTS, (True, False)):
         p = problem(shape, seed=5)
         x, dy = arranged(p.x.detach().to(dtype), layout), arranged(p.dy.to(dtype), layout)
@@ -119,7 +119,28 @@ def test_every_instruction_set_and_dtype(level, dtype):
         assert statistics.mean_C.dtype == grads[1].dtype == aten.inner_dtype(x)
         wanted = run_aten(x.double(), p, dy.double(), s, training)
         for a, b in zip((y, *statistics, *grads), (wanted[0], *wanted[1], *wanted[2]), strict=True):
-            assert_near(a.double(), b, tolerance)
+            assert_near(a.double(), b, TOLERANCE[dtype])
+
+
+@pytest.mark.usefixtures("simd_restored")
+@pytest.mark.parametrize("level", _native.SIMD_LEVELS)
+@pytest.mark.parametrize("dtype", list(cpu.DTYPES), ids=lambda d: str(d).removeprefix("torch."))
+def test_rows_of_any_length(level, dtype):
+    """The ends of rows and pixels, at odd addresses, with NaN beside them that no sum and no output may take in."""
+    if _native.simd(level) != level:
+        pytest.skip(f"this processor has no {level}")
+
+    def beside_nan(t):
+        return t.new_full((t.numel() + 64,), torch.nan).as_strided(t.shape, t.stride(), 33).copy_(t)
+
+    lengths = (1, 7, 15, 17, 49, 196)
+    for length, scope, layout, training in itertools.product(lengths, SCOPES, LAYOUTS, (True, False)):
+        p = problem((3, length % 8 + 2, 1, length), seed=length)
+        x, dy = (beside_nan(arranged(t.detach().to(dtype), layout)) for t in (p.x, p.dy))
+        s = Settings(scope=scope, activation="relu", eps=1e-3, norm_eps=1e-3)
+        found, wanted = run(x, p, dy, s, training), run_aten(x.double(), p, dy.double(), s, training)
+        for a, b in zip((found[0], *found[1], *found[2]), (wanted[0], *wanted[1], *wanted[2]), strict=True):
+            assert_near(a.double(), b, TOLERANCE[dtype])
 
 
 @pytest.mark.usefixtures("simd_restored")
