@@ -106,7 +106,24 @@ struct Tail {
   INLINE void store(float* p, V32 v) const { _mm256_maskstore_ps(p, (__m256i)mask, (__m256)v); }
   INLINE V<double> load(const double* p) const { return (V<double>)_mm256_maskload_pd(p, (__m256i)mask); }
   INLINE void store(double* p, V<double> v) const { _mm256_maskstore_pd(p, (__m256i)mask, (__m256d)v); }
-#endif
+  // bfloat16 and half: in pairs, and the last one by itself.
+  INLINE __m128i pairs() const { return _mm_cmpgt_epi32(_mm_set1_epi32(int(count / 2)), _mm_setr_epi32(0, 1, 2, 3)); }
+  template <class T>
+  INLINE V32 load(const T* p) const {
+    T few[W<A>];
+    const __m128i last = _mm_cmpeq_epi16(_mm_set1_epi16(short(count - 1)), _mm_setr_epi16(0, 1, 2, 3, 4, 5, 6, 7));
+    const __m128i one = _mm_and_si128(last, _mm_set1_epi16(short(p[count - 1].bits)));
+    _mm_storeu_si128((__m128i*)few, _mm_or_si128(_mm_maskload_epi32((const int*)p, pairs()), one));
+    return SIMD::load(few);
+  }
+  template <class T>
+  INLINE void store(T* p, V32 v) const {
+    T few[W<A>];
+    SIMD::store(few, v);
+    _mm_maskstore_epi32((int*)p, pairs(), _mm_loadu_si128((const __m128i*)few));
+    p[count - 1] = few[count - 1];
+  }
+#else
   template <class T>
   INLINE V<A> load(const T* p) const {
     T few[W<A>] = {};
@@ -119,6 +136,7 @@ struct Tail {
     SIMD::store(few, v);
     copy_few<W<A>>(p, few, count);
   }
+#endif
 #endif
   template <class T>
   INLINE void soon_read(const T*) const {}
