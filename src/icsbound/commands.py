@@ -6,11 +6,10 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icsbound import report, study_command
+from icsbound import flags, report, study_command
 from icsbound._check import InputError, byte_count, fail
 from icsbound.measure import laws, store, views
 from icsbound.training import results
@@ -22,12 +21,12 @@ if TYPE_CHECKING:
 VERDICTS = ("moved", "below the floor", "not resolved")
 
 
-def add(commands: Any, arm_help: str, training_flags: Callable[[argparse.ArgumentParser], None]) -> None:
+def add(commands: Any) -> None:
     """Add these commands to `commands`, the subparsers of the command line."""
     sweep = commands.add_parser(
         "sweep", help="train arms over batch sizes and seeds into a table, resumable and shared out"
     )
-    sweep.add_argument("--arms", nargs="+", metavar="ARM", help=arm_help)
+    sweep.add_argument("--arms", nargs="+", metavar="ARM", help=flags.ARM_HELP)
     sweep.add_argument("--seeds", nargs="+", type=int, metavar="SEED")
     sweep.add_argument("--batch-sizes", nargs="+", type=int, metavar="IMAGES", help="default: the recipe's")
     sweep.add_argument("--constant-lr", action="store_true", default=None, help="do not scale --lr with the batch size")
@@ -43,7 +42,7 @@ def add(commands: Any, arm_help: str, training_flags: Callable[[argparse.Argumen
     sweep.add_argument(
         "--shard", metavar="I/N", help="this is job I of N of an array, all with the same --out or --resume"
     )
-    training_flags(sweep)
+    flags.add_training(sweep)
     sweep.set_defaults(run=_sweep)
 
     evaluate = commands.add_parser(
@@ -84,7 +83,7 @@ def add(commands: Any, arm_help: str, training_flags: Callable[[argparse.Argumen
     evaluate.set_defaults(run=_evaluate)
 
     measured = commands.add_parser("measure", help="say which layers moved between checkpoints, or on other data")
-    _measure_flags(measured, arm_help)
+    _measure_flags(measured)
     measured.set_defaults(run=_measure)
 
     study_command.add(commands)
@@ -95,12 +94,12 @@ def _table_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--phase", choices=results.PHASES, help="explore (default) or confirm")
 
 
-def _measure_flags(command: argparse.ArgumentParser, arm_help: str) -> None:
+def _measure_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "checkpoints", nargs="*", metavar="CHECKPOINT", help="two files of weights or runs, or one run's folder"
     )
     command.add_argument("--model", help="of files: pkg.module:factory, or name:key=value as for train")
-    command.add_argument("--arm", metavar="ARM", help=f"of files, with a named model: {arm_help}")
+    command.add_argument("--arm", metavar="ARM", help=f"of files, with a named model: {flags.ARM_HELP}")
     command.add_argument("--data", help="name, name:shift=CORRUPTION,severity=1...5, or pkg.module:function")
     command.add_argument("--data-dir", metavar="DIR", help="folder of the data set's parquet files")
     command.add_argument("--data-b", nargs="+", metavar="DATA", help="other data for the same weights")
@@ -129,15 +128,14 @@ def _measure_flags(command: argparse.ArgumentParser, arm_help: str) -> None:
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    from icsbound import cli
     from icsbound.training import pool
     from icsbound.training.session import try_out
     from icsbound.training.sweep import SweepConfig, launching, sweep
 
     shard = _shard(args.shard) if args.shard else (1, 1)
     if args.resume:
-        config, out = SweepConfig.load(cli.resumed(args), (args.model,)), args.resume
-        cli.same(args, model=config.base.model)
+        config, out = SweepConfig.load(flags.resumed(args), (args.model,)), args.resume
+        flags.same(args, model=config.base.model)
         config = dataclasses.replace(config, base=config.base.moved(args.data_dir, args.weights))
     else:
         config = sweep_config(args)
@@ -148,11 +146,11 @@ def _sweep(args: argparse.Namespace) -> int:
             launching(args.launcher, args.jobs)
             try_out(runs.values())
 
-        out = args.out if args.shard and args.out else cli.fresh_folder(args, attempt)
+        out = args.out if args.shard and args.out else flags.fresh_folder(args, attempt)
     count = len(list(config.runs())[shard[0] - 1 :: shard[1]])
     failed: str | None = None
     try:
-        with cli.progress_bar(args.quiet, count) as show:
+        with flags.progress_bar(args.quiet, count) as show:
             sweep(config, out, jobs=args.jobs, shard=shard, launcher=args.launcher, progress=show)
     except pool.Failed as error:
         failed = str(error)
@@ -168,15 +166,14 @@ def _sweep(args: argparse.Namespace) -> int:
 
 def sweep_config(args: argparse.Namespace) -> SweepConfig:
     """The sweep that the flags ask for."""
-    from icsbound import cli
     from icsbound.training.config import MonitorConfig, TrainConfig
     from icsbound.training.sweep import SweepConfig
 
     if not args.arms or not args.seeds:
         fail("--arms and --seeds", "be given", args.arms or args.seeds)
     monitor = MonitorConfig() if args.monitor else None
-    base = cli.configured(args, TrainConfig(threads=1, monitor=monitor))
-    own = cli.by_arm(args, args.arms)
+    base = flags.configured(args, TrainConfig(threads=1, monitor=monitor))
+    own = flags.by_arm(args, args.arms)
     return SweepConfig(
         arms=tuple(own),
         by_arm=own if args.arms_file else {},
@@ -197,7 +194,6 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from icsbound import cli
     from icsbound.training.evaluate import Conditions, evaluate, finished_below
 
     conditions = Conditions(
@@ -218,7 +214,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             fail("RUN", "be the folder of a finished run", str(folder))
         # A folder without finished runs is named by the evaluation itself, with the command that finishes it.
         runs += list(finished_below(folder)) or [folder]
-    with cli.progress_bar(args.quiet, len(runs)) as show:
+    with flags.progress_bar(args.quiet, len(runs)) as show:
         lines = evaluate(
             runs,
             args.out,
@@ -244,7 +240,6 @@ def measure_config(args: argparse.Namespace) -> MeasureConfig:
 
 
 def _measure(args: argparse.Namespace) -> int:
-    from icsbound import cli
     from icsbound.training import measure
     from icsbound.training.states import States
 
@@ -254,18 +249,18 @@ def _measure(args: argparse.Namespace) -> int:
     memory = None if args.memory is None else byte_count("--memory", args.memory)
     if args.resume:
         named = (args.model, args.data, *(args.data_b or ()))
-        config, out = measure.load(cli.resumed(args, ("data", "data_b")), named), args.resume
-        cli.same(args, model=config.model, data=config.data, data_b=list(config.data_b))
+        config, out = measure.load(flags.resumed(args, ("data", "data_b")), named), args.resume
+        flags.same(args, model=config.model, data=config.data, data_b=list(config.data_b))
         if args.data_dir is not None:
             config = dataclasses.replace(config, data_dir=args.data_dir)
     else:
         config = measure_config(args)
-        out = cli.fresh_folder(args, lambda: States(config, memory, args.spill))
+        out = flags.fresh_folder(args, lambda: States(config, memory, args.spill))
     try:
-        with cli.progress_bar(args.quiet, 1) as show:
+        with flags.progress_bar(args.quiet, 1) as show:
             found = measure.measure(config, out, jobs=args.jobs, memory=memory, spill=args.spill, progress=show)
     except KeyboardInterrupt:
-        cli.page_so_far(out)
+        flags.page_so_far(out)
         raise
     page = f"page: {report.build(out)}"
     print("\n".join(map(json.dumps, verdicts.rows(out)) if args.json else verdicts.lines(out)))

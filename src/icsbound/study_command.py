@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icsbound import report
+from icsbound import flags, report
 from icsbound._check import fail
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ def study_config(args: argparse.Namespace) -> StudyConfig:
 
 
 def _study(args: argparse.Namespace) -> int:
-    from icsbound import cli
     from icsbound.study.run import StudyConfig, run
     from icsbound.training import pool
 
@@ -59,18 +58,18 @@ def _study(args: argparse.Namespace) -> int:
     from icsbound.report.studies import page
 
     if args.resume:
-        config, out = StudyConfig.load(cli.resumed(args)), args.resume
+        config, out = StudyConfig.load(flags.resumed(args)), args.resume
     else:
         config = study_config(args)
-        out = cli.fresh_folder(args, config.plan)
+        out = flags.fresh_folder(args, config.plan)
     failed: str | None = None
     try:
-        with cli.progress_bar(args.quiet, len(config.studies)) as show:
+        with flags.progress_bar(args.quiet, len(config.studies)) as show:
             run(config, out, jobs=args.jobs, progress=show)
     except pool.Failed as error:
         failed = str(error)
     except (KeyboardInterrupt, SystemExit):
-        cli.page_so_far(out)
+        flags.page_so_far(out)
         raise
     where = f"page: {report.build(out)}"
     print("\n".join(map(json.dumps, page.rows(out)) if args.json else page.lines(out)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from icsbound import cli, commands
+from icsbound import cli, commands, flags
 from icsbound.report import reproduce
 from icsbound.training.compare import CompareConfig
 from icsbound.training.config import MonitorConfig, TrainConfig
@@ -30,20 +30,24 @@ TRAIN = TrainConfig(
 )
 
 
-@pytest.mark.parametrize("config", [TrainConfig(), TRAIN, TrainConfig(monitor=MonitorConfig(captures=3))])
+@pytest.mark.parametrize(
+    "config",
+    [TrainConfig(), TRAIN, TrainConfig(monitor=MonitorConfig(captures=3)), TrainConfig(mean=(0.5,), std=(0.25,))],
+)
 def test_train(config: TrainConfig) -> None:
     config = config.resolved()
     words = shlex.split(reproduce.command(config.to_dict()))
     assert words[:2] == ["icsbound", "train"]
     args = cli.parser().parse_args(words[1:])
     base = TrainConfig(monitor=None if args.no_monitor else MonitorConfig())
-    assert cli.configured(args, base).resolved() == config
+    assert flags.configured(args, base).resolved() == config
 
 
 def test_weights_to_begin_at(tmp_path: Path) -> None:
     (tmp_path / "a b.pt").write_bytes(b"weights")
     config = dataclasses.replace(TRAIN, pretrained=Pretrained(file=str(tmp_path / "a b.pt"), new_head=True)).resolved()
-    again = cli.configured(cli.parser().parse_args(shlex.split(reproduce.command(config.to_dict()))[1:]), TrainConfig())
+    words = shlex.split(reproduce.command(config.to_dict()))
+    again = flags.configured(cli.parser().parse_args(words[1:]), TrainConfig())
     assert again.resolved().pretrained == config.pretrained
 
 
@@ -53,7 +57,7 @@ def test_compare(config: CompareConfig) -> None:
     assert words[:2] == ["icsbound", "compare"]
     args = cli.parser().parse_args(words[1:])
     assert (tuple(args.arms), tuple(args.seeds)) == (config.arms, config.seeds)
-    again = CompareConfig(arms=config.arms, seeds=config.seeds, base=cli.configured(args, CompareConfig().base))
+    again = CompareConfig(arms=config.arms, seeds=config.seeds, base=flags.configured(args, CompareConfig().base))
     assert again.to_dict() == config.to_dict()
 
 

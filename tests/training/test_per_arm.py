@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from small import config, few_digits
 
-from icsbound import cli
+from icsbound import cli, flags
 from icsbound._check import InputError
 from icsbound.report import reproduce
 from icsbound.report.results.groups import group_of
@@ -90,7 +90,7 @@ def test_a_comparison_keeps_what_is_each_arms_own(file: Path, tmp_path: Path, mo
     args = cli.parser().parse_args(["compare", *words[2:]])
     assert args.arms_file == Path("arms.toml")
     args.arms_file = out / "arms.toml"
-    assert cli.by_arm(args, args.arms) == own
+    assert flags.by_arm(args, args.arms) == own
     # runs that differ in what is their arm's own are still of one group
     lines = [results.of_run(run, "s", "explore", accuracy=0.5, seconds=1.0, versions={}) for run in (bn, unitized)]
     assert group_of(lines[0]) == group_of(lines[1])
@@ -111,7 +111,7 @@ def test_train_takes_the_section_of_its_arm(file: Path, tmp_path: Path, monkeypa
     few_digits(monkeypatch)
     words = f"train --arm unitized --model resnet8:width=2 --epochs 1 --lr 0.05 --no-monitor --out {tmp_path / 'run'}"
     args = cli.parser().parse_args([*words.split(), "--arms-file", str(file)])
-    made = cli.trained_alone(args)
+    made = flags.trained_alone(args)
     assert (made.arm, made.recipe.lr, made.recipe.epochs) == (SAID, 0.2, 1)
     # all that any section sets, as in a comparison of the file's arms
     assert made.per_arm == ("alpha_lr_factor", "decay_all", "factors", "lr", "milestones")

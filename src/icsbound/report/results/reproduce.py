@@ -35,8 +35,8 @@ def _parts(lines: Sequence[Line]) -> list[list[Line]]:
         seeds.setdefault((arm, frozenset(measured)), set()).add(seed)
     parts: dict[tuple[frozenset[Where], frozenset[int]], list[Line]] = {}
     for line in lines:
-        measured = frozenset(cases[line.arm, line.seed])
-        parts.setdefault((measured, frozenset(seeds[line.arm, measured])), []).append(line)
+        key = frozenset(cases[line.arm, line.seed])
+        parts.setdefault((key, frozenset(seeds[line.arm, key])), []).append(line)
     return list(parts.values())
 
 
