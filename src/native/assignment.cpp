@@ -208,6 +208,33 @@ class Assignment : AugmentingPaths {
   int64_t bids = 0;  // in this round of the auction
 };
 
+// Make the diagonal tight from potentials v that no entry is below (v_j <= c_ij): a row whose own entry is undercut lowers
+// the columns that do so, whose rows are then looked at in turn. Rows that are not reached are not read. Ends where the
+// identity is optimal, within `slack` a row, or when `budget` rows have been read; how many rows are left then.
+int64_t settle_identity(int64_t n, const double* c, double* v, double slack, int64_t budget) {
+  std::vector<int32_t> queue, found(n);
+  std::vector<int8_t> waits(n, 0);
+  const auto add = [&](int64_t i) {
+    if (!waits[i]) waits[i] = 1, queue.push_back(static_cast<int32_t>(i));
+  };
+  for (int64_t i = 0; i < n; ++i)
+    if (c[i * n + i] - v[i] > slack) add(i);
+  int64_t done = 0;
+  for (; done < static_cast<int64_t>(queue.size()) && done < budget; ++done) {
+    const int64_t i = queue[done];
+    const double* const row = c + i * n;
+    const double own = row[i] - v[i];
+    waits[i] = 0;
+    const int64_t count = undercutting(n, row, v, own - slack, found.data());
+    for (int64_t k = 0; k < count; ++k) {
+      const int32_t j = found[k];
+      v[j] = std::min(v[j], row[j] - own);
+      add(j);
+    }
+  }
+  return static_cast<int64_t>(queue.size()) - done;
+}
+
 }  // namespace
 
 // u_i = min_j (c_ij - v_j) and the first such j, for the n rows of m columns; with q also q_j = min_i c_ij.
@@ -216,6 +243,15 @@ EXPORT void icsbound_row_minima(int64_t n, int64_t m, const double* c, const dou
   int64_t i = 0;
   for (; i + 4 <= n; i += 4) (q ? four_rows_and_columns : four_rows)(m, c + i * m, v, u + i, at + i, q);
   for (; i < n; ++i) (q ? one_row_and_columns : one_row)(m, c + i * m, v, u + i, at + i, q);
+}
+
+// See settle_identity; -1: out of memory.
+EXPORT int64_t icsbound_settle(int64_t n, const double* c, double* v, double slack, int64_t budget) {
+  try {
+    return settle_identity(n, c, v, slack, budget);
+  } catch (const std::bad_alloc&) {
+    return -1;
+  }
 }
 
 // A solver (see class Assignment); null where there is no memory. The matrix must stay while it lives.

@@ -87,6 +87,29 @@ CLONES int64_t nearer_blocks(int64_t n, const double* __restrict r, const double
   return count;
 }
 
+// The columns of a row in which c_j - v_j is below `own`; how many there are.
+CLONES int64_t undercutting(int64_t n, const double* __restrict c, const double* __restrict v, double own,
+                            int32_t* __restrict found) {
+  int64_t count = 0, start = 0;
+  for (; start + BLOCK <= n; start += BLOCK) {
+    double m[8];
+    for (int k = 0; k < 8; ++k) m[k] = INF;
+    for (int64_t j = start; j < start + BLOCK; j += 8)
+      for (int k = 0; k < 8; ++k) {
+        const double w = c[j + k] - v[j + k];
+        m[k] = w < m[k] ? w : m[k];
+      }
+    double w = m[0];
+    for (int k = 1; k < 8; ++k) w = m[k] < w ? m[k] : w;
+    if (w >= own) continue;
+    for (int64_t j = start; j < start + BLOCK; ++j)
+      if (c[j] - v[j] < own) found[count++] = static_cast<int32_t>(j);
+  }
+  for (; start < n; ++start)
+    if (c[start] - v[start] < own) found[count++] = static_cast<int32_t>(start);
+  return count;
+}
+
 // Least c_rj - v_j of R rows together (several rows are several streams), and its first column; q_j = min(q_j, c_rj) if
 // COLUMNS. Only the chunk of the least value is noted on the way; its column is looked up at the end.
 template <int R, bool COLUMNS>

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import math
 
 import numpy as np
 import pytest
 import torch
 from clouds import distances, draw
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from icsbound import _native
@@ -145,6 +148,82 @@ def test_potentials_that_fell_are_proved_by_few_rows() -> None:
         assert found.lower == pytest.approx(right.lower, rel=1e-15)
     risen = certificate.lowered(c, old, v + 0.1 * torch.rand(90, generator=g, dtype=torch.float64))
     assert torch.equal(risen.u, (c - risen.v).amin(1))
+
+
+def settled(c: torch.Tensor, enough: float | None = None) -> Certificate | None:
+    """Settled rows of `c` for a gap up to 1e-12 of the identity's cost."""
+    paired = float(c.diagonal().mean())
+    return certificate._settled(c, c.amin(0), paired * (1 - 1e-12) if enough is None else enough)
+
+
+def nearly_settled(
+    g: np.random.Generator, n: int, exponent: int, decimals: int, swapped: bool, repeated: int
+) -> torch.Tensor:
+    """Distances of points that moved little; with `swapped` rows the identity just fails to be optimal."""
+    a = np.round(g.normal(size=(n, 3)), decimals)
+    a[: min(repeated, n)] = a[0]
+    b = np.round(a * (1 + 0.1 * g.normal(size=3)) + 0.1 * g.normal(size=(n, 3)), decimals)
+    if swapped and n > 1:
+        b[[0, n - 1]] = b[[n - 1, 0]]
+    unit = 2.0 ** round(math.log2(10.0) * exponent)
+    return torch.from_numpy(distances(torch.from_numpy(a), torch.from_numpy(b))) * unit
+
+
+@native
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.sampled_from([1, 2, 3, 8, 31, 32, 33, 65, 90]),
+    exponent=st.sampled_from([-150, 0, 150]),
+    decimals=st.sampled_from([0, 1, 15]),
+    swapped=st.booleans(),
+    repeated=st.sampled_from([0, 2, 8]),
+)
+def test_settled_rows_prove_the_identity_and_solve_equals_scipy(
+    seed: int, n: int, exponent: int, decimals: int, swapped: bool, repeated: int
+) -> None:
+    c = nearly_settled(np.random.default_rng(seed), n, exponent, decimals, swapped, repeated)
+    right, rounding = optimum(c.numpy()), 1e-15 * float(c.max())
+    found = assignment.solve(c, torch.zeros(n).double(), rounding)
+    assert found.value == pytest.approx(right, rel=1e-12, abs=rounding)
+    assert found.certificate.lower == pytest.approx(right, rel=1e-11, abs=2 * rounding)
+    proof = settled(c)
+    if proof is None:
+        return
+    assert torch.equal(proof.u, (c - proof.v).amin(1))  # feasible, and no row was taken on trust
+    assert proof.at is not None
+    assert torch.equal(proof.u, c.gather(1, proof.at[:, None])[:, 0] - proof.v[proof.at])
+    assert float(c.diagonal().mean()) == pytest.approx(right, rel=1e-11, abs=2 * rounding)
+    assert proof.lower == pytest.approx(right, rel=1e-11, abs=2 * rounding)
+
+
+@native
+def test_settling_reads_few_rows_and_gives_up_in_a_circle() -> None:
+    """Points in pairs, of which one of each pair moves towards the other: its column's minimum is not its own."""
+    near, far = torch.arange(20).double()[:, None] * 100, torch.arange(20).double()[:, None] * 100 + 1
+    a, b = torch.cat([near, far]), torch.cat([near, far - 0.75])
+    c = torch.from_numpy(distances(a, b))
+    assert float((c.diagonal() <= c.amin(0)).double().mean()) == 0.5
+    assert settled(c) is None  # half of the columns are missed: that is not tried; of the next matrix, a fifth
+    c = torch.from_numpy(distances(a, torch.cat([near, far - 0.75 * (torch.arange(20) < 8)[:, None]])))
+    proof = settled(c)
+    assert proof is not None
+    assert proof.lower == pytest.approx(float(c.diagonal().mean()), rel=1e-12)
+    swap = c.clone()
+    swap[0, 0], swap[0, 1], swap[1, 0], swap[1, 1] = 5.0, 1.0, 1.0, 5.0  # the identity is no longer optimal
+    assert settled(swap) is None
+
+
+@native
+def test_settling_stops_at_its_budget() -> None:
+    c = torch.tensor([[5.0, 1.0], [1.0, 5.0]], dtype=torch.float64)
+    v = c.amin(0).contiguous()
+    library = _native.library()
+    library.icsbound_settle.restype = ctypes.c_int64
+    given_ = [ctypes.c_void_p(t.data_ptr()) for t in (c, v)]
+    left = library.icsbound_settle(ctypes.c_int64(2), *given_, ctypes.c_double(0.0), ctypes.c_int64(10))
+    assert left > 0
+    assert bool((v < c.amin(0)).any())
 
 
 def hard(n: int = 80) -> torch.Tensor:

@@ -24,6 +24,8 @@ STALLED = 0.05  # a sweep that closes less than this share of the gap will not p
 HURRIED = 0.3  # ... where a solver waits
 CLOSE = 0.01  # a gap below this share of the cost is worth sweeps, and no further start
 ALMOST = 0.005  # column minima that miss less of the cost are the best start; if up to four times as much, sweeps are
+SETTLED = 0.6  # where so many columns have their minimum on the diagonal, the others may be settled row by row
+PATIENCE = 3  # rows read for each of those others, after which that will not end soon
 SPREAD = 0.9  # where so many rows have each a best column of their own, a solver is nearly done
 
 
@@ -42,7 +44,7 @@ class Certificate:
     @property
     def spread(self) -> float:
         """The share of columns that are the best of some row; 0 where unknown."""
-        return 0.0 if self.at is None else len(torch.unique(self.at)) / len(self.v)
+        return 0.0 if self.at is None else float(torch.zeros_like(self.v).index_fill_(0, self.at, 1.0).mean())
 
 
 def _minima(cost: Tensor, v: Tensor, columns: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -68,15 +70,16 @@ def certify(cost: Tensor, v: Tensor, columns: Tensor | None = None) -> Certifica
     return Certificate(float(u.mean() + v.mean()), u, v, at)
 
 
-def lowered(cost: Tensor, old: Certificate, v: Tensor) -> Certificate:
-    """The best pair with this `v`, where that of another v is known.
+def lowered(cost: Tensor, old: Certificate, v: Tensor, unknown: Tensor | None = None) -> Certificate:
+    """The best pair with this `v`, where that of another v is known, but for the rows that are `unknown` (bool, n).
 
     Where v fell everywhere, every c_ij - v_j rose; the least of a row is what it was unless its own column fell.
     Only those rows are read again.
     """
     if old.at is None or not bool((v <= old.v).all()):
         return certify(cost, v)
-    rows = torch.nonzero(v[old.at] < old.v[old.at])[:, 0]
+    fell = v[old.at] < old.v[old.at]
+    rows = torch.nonzero(fell if unknown is None else fell | unknown)[:, 0]
     if 4 * len(rows) > len(cost):
         return certify(cost, v)
     u, at = old.u.clone(), old.at.clone()
@@ -97,7 +100,8 @@ def identity_certificate(
     the clouds' potential if they differ by a translation alone). Each sweep then takes u_i = min_j (c_ij - v_j) and
     makes the diagonal tight, v_i = c_ii - u_i. These are Bellman's iterations for shortest paths in the graph of
     exchanges; they end in a pair that proves the identity optimal exactly where it is. With m != n columns the
-    starts are all there is.
+    starts are all there is. Where a solver waits (`hand_over`), sweeps are few, and where the column minima are nearly
+    enough, the rows that they miss are settled one by one first.
     """
     columns = cost.new_empty(cost.shape[1])
     best = certify(cost, torch.zeros_like(columns), columns)
@@ -106,6 +110,10 @@ def identity_certificate(
     if float(columns.mean()) >= enough:
         return Certificate(float(columns.mean()), torch.zeros_like(best.u), columns)
     square = cost.shape[0] == cost.shape[1]
+    if hand_over and square:
+        settled = _settled(cost, columns, enough)
+        if settled is not None and settled.lower >= enough:
+            return settled
     swept = square and ALMOST * abs(enough) < enough - float(columns.mean()) <= 4 * ALMOST * abs(enough)
     if swept and not (hand_over and best.spread >= SPREAD):
         best = _swept(cost, best, enough, sweeps, HURRIED if hand_over else STALLED)
@@ -121,6 +129,30 @@ def identity_certificate(
     if swept or enough - best.lower > CLOSE * abs(enough):
         return best
     return _swept(cost, best, enough, sweeps, HURRIED)
+
+
+def _settled(cost: Tensor, columns: Tensor, enough: float) -> Certificate | None:
+    """The column minima, lowered row by row until the diagonal is tight; None where that takes too long.
+
+    Where most columns have their minimum on the diagonal, few rows are read. The others keep their own column, whose
+    reduced entry is 0, and none is below.
+    """
+    native = _native.library() if cost.device.type == "cpu" and cost.is_contiguous() else None
+    diagonal, n = cost.diagonal(), len(cost)
+    loose = diagonal > columns
+    count = int(loose.sum())
+    if native is None or count > (1 - SETTLED) * n:
+        return None
+    v = columns.clone()
+    slack = max(0.0, float(diagonal.mean()) - enough) / 2  # a row; so that rounding does not go round in circles
+    pointers = (ctypes.c_void_p(t.data_ptr()) for t in (cost, v))
+    native.icsbound_settle.restype = ctypes.c_int64
+    budget = ctypes.c_int64(min(n, PATIENCE * count))
+    left = native.icsbound_settle(ctypes.c_int64(n), *pointers, ctypes.c_double(slack), budget)
+    if left < 0:
+        raise MemoryError("no memory for the certificate of the identity")
+    start = Certificate(float(columns.mean()), torch.zeros_like(v), columns, torch.arange(n))
+    return None if left else lowered(cost, start, v, loose)
 
 
 def _swept(cost: Tensor, best: Certificate, enough: float, sweeps: int, stalled: float) -> Certificate:
