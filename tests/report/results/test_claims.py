@@ -175,6 +175,13 @@ def test_each_file_of_claims_is_a_round_of_its_own(tmp_path: Path) -> None:
     )
     assert "by Holm's adjustment over 1 claim." in text
     assert "by Holm's adjustment over 2 claims." in text
+    fresh, joint = (
+        "Confirmation: nothing was chosen by these accuracies.",
+        "Confirming runs of several rounds together: ",
+    )
+    assert (fresh in text, joint in text) == (False, True)
+    text = report.build_results(tmp_path, tmp_path, markdown=True, claims=files[:1]).read_text("utf-8")
+    assert (fresh in text, joint in text) == (True, False)
 
 
 def test_one_file_is_no_two_rounds(tmp_path: Path) -> None:

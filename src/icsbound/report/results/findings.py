@@ -84,12 +84,20 @@ def basis(table: Table, group: Group) -> str:
         if family
         else ""
     )
-    phase = (
-        "Confirmation: nothing was chosen by these accuracies."
-        if group["phase"] == "confirm"
-        else "Exploration: something may have been chosen by these accuracies, and no verdict here confirms anything."
-    )
-    return where + how + phase
+    return where + how + _phase(table, group)
+
+
+def _phase(table: Table, group: Group) -> str:
+    """What may be concluded: a round that claims again what an earlier one showed tests it on its own seeds alone."""
+    if group["phase"] != "confirm":
+        return "Exploration: something may have been chosen by these accuracies, and no verdict here confirms anything."
+    rounds = [fixed for fixed in table.claims if any(j.claim.setting == group["setting"] for j in fixed.judged)]
+    if len(rounds) > 1:
+        return (
+            "Confirming runs of several rounds together: what a later round claims, an earlier one may have shown, so "
+            "a verdict over the seeds of both is no fresh test. The claims above are judged on their own seeds."
+        )
+    return "Confirmation: nothing was chosen by these accuracies."
 
 
 def of_group(table: Table, group: Group) -> list[Finding]:
