@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from icsbound import cli
+from icsbound import cli, flags
 from icsbound.training import results
 
 TINY = ["--model", "resnet8:width=1", "--epochs", "1", "--threads", "1", "--quiet"]
@@ -139,7 +139,7 @@ def test_every_value_of_a_recipe_is_a_flag() -> None:
     args = cli.parser().parse_args(
         [*words, "--clip-norm", "2", "--accumulate", "2", "--ema", "0.9", "--precision", "bf16"]
     )
-    made = cli.configured(args, cli.TrainConfig())
+    made = flags.configured(args, cli.TrainConfig())
     recipe = made.recipe
     assert (recipe.momentum, recipe.flip, recipe.milestones, recipe.factors) == (0.8, False, (3, 5), (0.1, 0.01))
     assert (recipe.clip_norm, recipe.accumulate, recipe.ema, made.precision) == (2.0, 2, 0.9, "bf16")
