@@ -55,6 +55,17 @@ def test_selectors(selector, expected) -> None:
     assert all(chosen[name] is model.get_submodule(name) for name in expected)
 
 
+def test_pattern_passes_over_what_only_holds_layers() -> None:
+    class Called(nn.ModuleList):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x
+
+    model = nn.Module()
+    model.held = nn.ModuleDict({"norms": nn.ModuleList([nn.BatchNorm1d(2)]), "called": Called()})
+    assert list(choose(model, "held.*")) == ["held.norms.0", "held.called"]
+    assert list(choose(model, "held.n?rms")) == ["held.norms"]  # and nothing else: to be named where it does not run
+
+
 def test_pattern_takes_any_depth() -> None:
     assert len(choose(networks.Classifier(), "encoder.*.linear?")) == 4
 

@@ -110,7 +110,8 @@ def _matches(selector: Selector, found: dict[str, nn.Module]) -> list[str]:
             close = difflib.get_close_matches(selector.strip("*?"), list(found), n=5, cutoff=0.5)
             near = f"the nearest are {', '.join(map(repr, close))}" if close else f"there are {_listed(list(found))}"
             raise InputError(f"layers must match layers of the model, got {selector!r}, which matches none: {near}")
-        return names
+        # A pattern takes in lists and dicts of modules, which hold layers and are never called themselves.
+        return [name for name in names if type(found[name]).forward is not nn.Module.forward] or names
     if isinstance(selector, type):
         if not issubclass(selector, nn.Module):
             fail("layers", "hold names, patterns, module types or predicates", selector)
