@@ -97,19 +97,21 @@ def test_odd_shapes(shape, scope, training, layout):
         assert_same((y, statistics, grads), run_aten(x, p, dy, s, training))
 
 
-@pytest.fixture
-def simd_restored():
-    level = _native.simd()
-    yield
-    _native.simd(level)
+@pytest.fixture(params=_native.SIMD_LEVELS)
+def level(request):
+    """Each instruction set in turn. One that the processor lacks cannot run: the library then takes one that it has."""
+    before = _native.simd()
+    try:
+        if _native.simd(request.param) != request.param:
+            pytest.skip(f"this processor has no {request.param}")
+        yield request.param
+    finally:
+        _native.simd(before)
 
 
-@pytest.mark.usefixtures("simd_restored")
-@pytest.mark.parametrize("level", _native.SIMD_LEVELS)
+@pytest.mark.usefixtures("level")
 @pytest.mark.parametrize("dtype", list(cpu.DTYPES), ids=lambda d: str(d).removeprefix("torch."))
-def test_every_instruction_set_and_dtype(level, dtype):
-    if _native.simd(level) != level:
-        pytest.skip(f"this processor has no {level}")
+def test_every_instruction_set_and_dtype(dtype):
     for shape, scope, layout, training in itertools.product(((4, 19, 5, 7), (6, 33)), SCOPES, LAYOUTS, (True, False)):
         p = problem(shape, seed=5)
         x, dy = arranged(p.x.detach().to(dtype), layout), arranged(p.dy.to(dtype), layout)
@@ -122,13 +124,10 @@ def test_every_instruction_set_and_dtype(level, dtype):
             assert_near(a.double(), b, TOLERANCE[dtype])
 
 
-@pytest.mark.usefixtures("simd_restored")
-@pytest.mark.parametrize("level", _native.SIMD_LEVELS)
+@pytest.mark.usefixtures("level")
 @pytest.mark.parametrize("dtype", list(cpu.DTYPES), ids=lambda d: str(d).removeprefix("torch."))
-def test_rows_of_any_length(level, dtype):
+def test_rows_of_any_length(dtype):
     """The ends of rows and pixels, at odd addresses, with NaN beside them that no sum and no output may take in."""
-    if _native.simd(level) != level:
-        pytest.skip(f"this processor has no {level}")
 
     def beside_nan(t):
         return t.new_full((t.numel() + 64,), torch.nan).as_strided(t.shape, t.stride(), 33).copy_(t)
@@ -143,13 +142,10 @@ def test_rows_of_any_length(level, dtype):
             assert_near(a.double(), b, TOLERANCE[dtype])
 
 
-@pytest.mark.usefixtures("simd_restored")
-@pytest.mark.parametrize("level", _native.SIMD_LEVELS)
+@pytest.mark.usefixtures("level")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
-def test_half_precision_is_rounded_as_torch_rounds(level, dtype):
+def test_half_precision_is_rounded_as_torch_rounds(dtype):
     """With μ = 0, var + eps = 1, α = 0 the layer is γ x: all halves are read, the product rounded to nearest even."""
-    if _native.simd(level) != level:
-        pytest.skip(f"this processor has no {level}")
     x = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
     x = x[torch.isfinite(x)].reshape(1, 1, -1)
     s = Settings(eps=0.0, scope="batch")
