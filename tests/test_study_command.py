@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from icsbound import cli
+from icsbound._check import InputError
 from icsbound.records import PointRecord
 from icsbound.study.registry import STUDIES
 from icsbound.study.setting import Setting, Study
@@ -85,3 +86,20 @@ def test_ctrl_c_leaves_a_page_of_what_was_measured(
     monkeypatch.setitem(STUDIES, "dimension", whole)
     assert run("study", "--resume", tmp_path / "s", "--quiet") == 0
     assert "was interrupted" not in (tmp_path / "s" / "report.html").read_text(encoding="utf-8")
+
+
+def test_input_that_turns_out_bad_half_way_leaves_a_page_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = STUDIES["dimension"]
+
+    def damaged(seed: int, setting: Setting) -> Iterator[PointRecord]:
+        yield next(whole.points(seed, setting))
+        raise InputError("model.safetensors is not a file of safetensors")
+
+    monkeypatch.setitem(STUDIES, "dimension", Study("dimension", damaged, 3))
+    assert run("study", "dimension", "--out", tmp_path / "s", "--quiet") == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert said[0] == f"page of what was measured so far: {tmp_path / 's' / 'report.html'}"
+    assert said[1].endswith("model.safetensors is not a file of safetensors")
+    assert "of 3 seeds, 3 not finished" in (tmp_path / "s" / "report.html").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icsbound import flags, report
-from icsbound._check import fail
+from icsbound._check import InputError, fail
 
 if TYPE_CHECKING:
     from icsbound.study.run import StudyConfig
@@ -68,8 +68,9 @@ def _study(args: argparse.Namespace) -> int:
             run(config, out, jobs=args.jobs, progress=show)
     except pool.Failed as error:
         failed = str(error)
-    except (KeyboardInterrupt, SystemExit):
-        flags.page_so_far(out)
+    except (KeyboardInterrupt, SystemExit, InputError):
+        if (out / "records.jsonl").exists():  # else nothing was measured
+            flags.page_so_far(out)
         raise
     where = f"page: {report.build(out)}"
     print("\n".join(map(json.dumps, page.rows(out)) if args.json else page.lines(out)))

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,13 +111,52 @@ def test_another_study_does_not_go_on_in_the_same_folder(tmp_path: Path) -> None
         run(StudyConfig(studies=("noise",), seeds=(0,), full=True), tmp_path)
 
 
-def test_seeds_come_from_the_flags_the_runs_or_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small.few_digits(monkeypatch)
-    loop.train(small.config(arm="bn", seed=5, monitor=None, recipe={"epochs": 1}), tmp_path / "run")
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Finished runs of three arms that do not share their seeds; all hold the same network, which no plan looks at."""
+    folder = tmp_path_factory.mktemp("table")
+    with pytest.MonkeyPatch.context() as patch:
+        small.few_digits(patch)
+        loop.train(small.config(arm="bn", seed=5, monitor=None, recipe={"epochs": 1}), folder / "bn-seed5")
+    for arm, seed in (("bn", 6), ("gn", 5), ("gn", 7), ("published", 8)):
+        copy = shutil.copytree(folder / "bn-seed5", folder / f"{arm}-seed{seed}") / "config.json"
+        config = json.loads(copy.read_text(encoding="utf-8"))
+        copy.write_text(json.dumps({**config, "arm": arm, "seed": seed}), encoding="utf-8")
+    return str(folder)
+
+
+def test_seeds_come_from_the_flags_the_runs_or_the_study(table: str) -> None:
     both = StudyConfig(studies=("noise", "shift"))
     assert both.plan() == {"noise": (0, 1, 2, 3, 4), "shift": (0, 1, 2)}
     assert dataclasses.replace(both, seeds=(9,)).plan() == {"noise": (9,), "shift": (9,)}
-    assert dataclasses.replace(both, runs=str(tmp_path)).plan() == {"noise": (0, 1, 2, 3, 4), "shift": (5,)}
+    assert dataclasses.replace(both, runs=table).plan() == {"noise": (0, 1, 2, 3, 4), "shift": (5, 6, 7)}
+
+
+def test_each_study_takes_the_seeds_at_which_its_arms_are_there(table: str) -> None:
+    several = StudyConfig(studies=("reduction", "shift", "information"), runs=table)
+    assert several.plan() == {"reduction": (5, 6), "shift": (5, 6, 7), "information": (5, 6)}
+    assert dataclasses.replace(several, seeds=(6,)).plan() == dict.fromkeys(several.studies, (6,))
+    assert Study("both", three_points, 3, ("bn", "gn")).seeds_of({"bn": {5, 6}, "gn": {5, 7}}) == (5,)
+
+
+@pytest.mark.parametrize(
+    ("study", "seeds", "why"),
+    [
+        ("alpha", None, "runs must hold finished runs of unitized at one seed for the study 'alpha', got {} with no "
+         "unitized"),
+        ("moments", (5, 7, 8), "runs must hold finished runs of bn at seeds 7, 8 for the study 'moments', got {} with "
+         "bn at seeds 5, 6"),
+        ("shift", (8,), "runs must hold finished runs of bn or gn or unitized or unitized-1 at seed 8 for the study "
+         "'shift', got {} with bn at seeds 5, 6, gn at seeds 5, 7, no unitized, no unitized-1"),
+    ],
+)  # fmt: skip
+def test_runs_that_lack_an_arm_are_refused_before_anything_is_written(
+    table: str, tmp_path: Path, study: str, seeds: tuple[int, ...] | None, why: str
+) -> None:
+    config = StudyConfig(studies=("noise", study), seeds=seeds, runs=table)
+    with pytest.raises(InputError, match="^" + re.escape(why.format(repr(table)))):
+        run(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,15 @@ def trained(setting: Setting, wanted: Wanted, seed: int) -> list[Trained]:
     return [Trained(task.out, task.config.resolved()) for task in tasks]
 
 
+def arms_in(folder: Path) -> dict[str, set[int]]:
+    """The arms of the finished runs in `folder`, itself or one level below, each with its seeds."""
+    found: dict[str, set[int]] = {}
+    for path in finished_below(folder):
+        config = TrainConfig.load(path)
+        found.setdefault(config.arm, set()).add(config.seed)
+    return found
+
+
 def _task(setting: Setting, name: str, seed: int) -> pool.Task:
     arm, _, factor = name.partition("*")
     recipe = recipes.recipe(epochs=6 if setting.full else 3, alpha_lr_factor=float(factor or 1))

@@ -13,11 +13,11 @@ STUDIES: dict[str, Study] = {
     for study in (
         Study("dimension", dimension.points, 5),
         Study("noise", noise.points, 5),
-        Study("reduction", reduction.points, 3, trains=True),
-        Study("moments", moments.points, 3, trains=True),
+        Study("reduction", reduction.points, 3, ("bn",)),
+        Study("moments", moments.points, 3, ("bn",)),
         Study("unitization", unitization.points, 5),
-        Study("alpha", alpha.points, 3, trains=True),
-        Study("information", information.points, 3, trains=True),
-        Study("shift", shift.points, 3, trains=True),
+        Study("alpha", alpha.points, 3, ("unitized",)),
+        Study("information", information.points, 3, ("bn",)),
+        Study("shift", shift.points, 3, shift.ARMS, any_arm=True),
     )
 }

@@ -12,11 +12,11 @@ from typing import Any
 from icsbound import records
 from icsbound._check import InputError, fail, one_of, positive_int
 from icsbound.records import SeedRecord, StudyRecord
+from icsbound.study.networks import arms_in
 from icsbound.study.registry import STUDIES
 from icsbound.study.setting import Setting, Study
 from icsbound.training import devices, interrupts
-from icsbound.training.config import TrainConfig, check_fields, claim, read_json, refuse_another
-from icsbound.training.evaluate import finished_below
+from icsbound.training.config import check_fields, claim, read_json, refuse_another
 from icsbound.training.progress import Event, Progress, quiet
 
 
@@ -47,13 +47,22 @@ class StudyConfig:
             fail("runs", f"come with a study of trained networks ({trains})", self.runs)
 
     def plan(self) -> dict[str, tuple[int, ...]]:
-        """Study -> its seeds. Raises InputError where `runs` holds no finished run."""
-        found = () if self.runs is None else _seeds_in(Path(self.runs))
+        """Study -> its seeds. Raises InputError where `runs` lacks the networks that a study needs at them."""
+        found = None if self.runs is None else _found(Path(self.runs))
         plan = {}
         for name in self.studies:
             study = STUDIES[name]
-            default = found if study.trains and self.runs is not None else tuple(range(study.seeds))
-            plan[name] = self.seeds or default
+            if found is None or not study.trains:
+                plan[name] = self.seeds or tuple(range(study.seeds))
+                continue
+            measured = study.seeds_of(found)
+            lacking = set(self.seeds or ()).difference(measured)
+            if lacking or not measured:
+                where = f" at {_seeds(lacking)}" if lacking else "" if study.any_arm else " at one seed"
+                there = ", ".join(f"{a} at {_seeds(found[a])}" if a in found else f"no {a}" for a in study.arms)
+                arms = (" or " if study.any_arm else " and ").join(study.arms)
+                fail("runs", f"hold finished runs of {arms}{where} for the study {name!r}", self.runs, f" with {there}")
+            plan[name] = self.seeds or measured
         return plan
 
     def to_dict(self) -> dict[str, Any]:
@@ -73,11 +82,15 @@ class StudyConfig:
             raise InputError(f"{folder} must hold the config of studies: {error}") from None
 
 
-def _seeds_in(folder: Path) -> tuple[int, ...]:
-    seeds = sorted({TrainConfig.load(path).seed for path in finished_below(folder)}) if folder.is_dir() else []
-    if not seeds:
+def _found(folder: Path) -> dict[str, set[int]]:
+    found = arms_in(folder) if folder.is_dir() else {}
+    if not found:
         fail("runs", "be a folder with finished runs, in itself or one level below", str(folder))
-    return tuple(seeds)
+    return found
+
+
+def _seeds(seeds: set[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, sorted(seeds)))}"
 
 
 def run(config: StudyConfig, out: str | Path, *, jobs: int | None = None, progress: Progress = quiet) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,13 +26,25 @@ class Setting:
 class Study:
     """A claim put to the test. `points(seed, setting)` yields what is measured at one seed.
 
-    `seeds` is how many there are by default; `trains` says that it needs trained networks.
+    `seeds` is how many there are by default; `arms` are those of the trained networks that it cannot do without, all of
+    them or, with `any_arm`, at least one.
     """
 
     name: str
     points: Callable[[int, Setting], Iterator[PointRecord]]
     seeds: int
-    trains: bool = False
+    arms: tuple[str, ...] = ()
+    any_arm: bool = False
+
+    @property
+    def trains(self) -> bool:
+        """Whether it needs trained networks."""
+        return bool(self.arms)
+
+    def seeds_of(self, found: Mapping[str, set[int]]) -> tuple[int, ...]:
+        """The seeds that can be measured where the networks of each arm are there at the seeds in `found`."""
+        each = [found.get(arm, set()) for arm in self.arms]
+        return tuple(sorted(set.union(*each) if self.any_arm else set.intersection(*each)))
 
 
 @dataclass(frozen=True)
