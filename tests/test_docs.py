@@ -46,6 +46,13 @@ def test_there_are_snippets() -> None:
     assert {language for _, language, _ in SNIPPETS} <= {"python", "sh"}, "only these are checked here"
 
 
+def test_the_ten_lines_are_ten() -> None:
+    _, _, section = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Ten lines\n")
+    code = next(code for page, code in PYTHON if page == "README.md")
+    assert code in section
+    assert sum(bool(line.strip()) for line in code.splitlines()) == 10
+
+
 @pytest.mark.parametrize("words", [c for c in COMMANDS if c[0] == "icsbound"], ids=" ".join)
 def test_commands_are_understood(words: list[str]) -> None:
     assert isinstance(cli.parser().parse_args(words[1:]), argparse.Namespace)
