@@ -88,6 +88,16 @@ def test_noise_changes_the_shift_by_no_more_than_its_bound() -> None:
         assert frozen > running
 
 
+def test_noise_moves_outputs_apart_over_their_spread_too() -> None:
+    points = {m: [p for p in noise._two_layers(0, m, 6, generator()) if "scale-free" in p.panel] for m in (4, 128)}
+    found = {m: {p.curve: p.value for p in each} for m, each in points.items()}
+    assert all(stands(point) for each in points.values() for point in each)
+    assert found[4]["frozen law"] > 1.05 * found[128]["frozen law"]
+    assert found[4]["train law"] == pytest.approx(found[128]["train law"], rel=0.06)
+    bound = {p.curve: p.predicted for p in points[128]}
+    assert bound["train law"] == pytest.approx(math.sqrt(2), rel=1e-9)  # means are 0 there, and no further apart
+
+
 def test_the_train_law_is_bounded_whatever_the_batch() -> None:
     z = noise.drawn((64, 16), generator())
     for m in (2, 4, 16):

@@ -55,10 +55,15 @@ def test_dimension() -> None:
     assert "4 of 4 predicted points contradict the prediction, most of all “cube against cross-polytope” at " in text
 
 
-def noise(frozen: Callable[[float], float], train: Callable[[float], float] = lambda m: 9.0) -> tuple[str, str]:
+def noise(
+    frozen: Callable[[float], float],
+    train: Callable[[float], float] = lambda m: 9.0,
+    relative: Callable[[float], float] = lambda m: 1 + 1 / m,
+) -> tuple[str, str]:
     return verdict(
         "noise",
         made.curve("noise", "two layers", "frozen law", M, frozen),
+        made.curve("noise", "two layers, scale-free", "frozen law", M, relative),
         made.curve("noise", "two layers", "eval law, rate 0.1", M, lambda m: 9.3),
         made.curve("noise", "two layers", "train law", M, train),
     )
@@ -73,6 +78,20 @@ def test_noise() -> None:
     assert "That last law is not shown to be free of it." in text
     assert noise(lambda m: 9.0)[0] == "not resolved"
     assert noise(lambda m: 3 * math.sqrt(m))[0] == "fails"
+
+
+@pytest.mark.parametrize(
+    ("relative", "word", "why"),
+    [
+        (lambda m: 1 + 1 / m, "holds", "0.81 times (95 % interval 0.80 to 0.82) as large: noise moves the outputs"),
+        (lambda m: 1.0, "not resolved", "that noise does more than enlarge the outputs is not shown."),
+        (lambda m: 1 - 1 / m, "fails", "noise enlarges the outputs by more than it moves them."),
+    ],
+)  # fmt: skip
+def test_noise_that_only_enlarges_is_no_shift(relative: Callable[[float], float], word: str, why: str) -> None:
+    said, text = noise(lambda m: 9 * math.sqrt((m + 1) / (m - 3)), relative=relative)
+    assert said == word
+    assert why in text
 
 
 def unitization(harmonic: Callable[[float], float], used: float = 0.5) -> tuple[str, str]:

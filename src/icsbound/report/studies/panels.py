@@ -86,6 +86,15 @@ PANELS = (
     ),
     Panel(
         "noise",
+        "two layers, scale-free",
+        "The same over their spread",
+        _MEASURED + "Noisy statistics enlarge the outputs too: flat curves would mean that they do nothing else.",
+        "batch size M",
+        "W1 / spread",
+        x_scale="log",
+    ),
+    Panel(
+        "noise",
         "added",
         "How much the noise changes the shift between them",
         _MEASURED + "Up or down: the difference to the same two layers under exact statistics.",

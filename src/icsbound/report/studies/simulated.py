@@ -11,6 +11,7 @@ from icsbound.report.studies.points import Studies
 from icsbound.report.studies.reading import (
     FAILS,
     HOLDS,
+    OPEN,
     exponent,
     last_over_first,
     power,
@@ -54,13 +55,22 @@ def noise(studies: Studies) -> tuple[str, str]:
         for curve in ("frozen law", "train law", "eval law, rate 0.1")
     )
     m = xs(studies, "noise", "two layers", "frozen law")
-    text = ""
+    relative = last_over_first(studies, "noise", "two layers, scale-free", "frozen law")
+    text, words = "", [word(frozen, 1.0, "lower")]
     if len(m) > 1:
         text = f"From batches of {m[0]:g} to batches of {m[-1]:g}, W1 between two layers becomes {times(frozen)} as "
         text += f"large under one noisy draw, {times(running)} under running averages, and {times(train)} where each "
         text += "batch is normalized by itself. "
         flat = train.known and train.low > 0.95 and train.high < 1.05
         text += "That last law is free of the noise. " if flat else "That last law is not shown to be free of it. "
+    if relative.count and len(m) > 1:
+        words.append(word(relative, 1.0, "lower"))
+        text += f"Over their spread, W1 under one noisy draw becomes {times(relative)} as large: "
+        text += {
+            HOLDS: "noise moves the outputs, and does not only enlarge them. ",
+            OPEN: "that noise does more than enlarge the outputs is not shown. ",
+            FAILS: "noise enlarges the outputs by more than it moves them. ",
+        }[words[-1]]
     alone = row(studies, "noise", "noise alone", "W1, frozen law", 0)
     if alone is not None:
         text += (
@@ -75,7 +85,7 @@ def noise(studies: Studies) -> tuple[str, str]:
     tails, kurtosis = last_over_first(studies, "noise", "tails", curve), xs(studies, "noise", "tails", curve)
     if tails.count:
         text += f"Kurtosis {kurtosis[-1]:g} instead of {kurtosis[0]:g} makes the noise {times(tails)} as large."
-    return word(frozen, 1.0, "lower"), text
+    return together(*words), text
 
 
 def unitization(studies: Studies) -> tuple[str, str]:
