@@ -46,6 +46,13 @@ def test_pruned_and_rounded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert capsys.readouterr().out.count("spreads") == 21
 
 
+def test_checkpoints(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    found = main_of("checkpoints", monkeypatch)
+    assert len(found) == 7
+    assert list(found.values()).count("moved") >= 5
+    assert "late.safetensors against early.safetensors" in capsys.readouterr().out
+
+
 def test_half_precision(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     found = main_of("half_precision", monkeypatch)
     assert len(found) == 7
