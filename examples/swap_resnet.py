@@ -1,6 +1,8 @@
 """Batch norm swapped in a ResNet-18 without loss, what α = 0.5 then changes layer by layer, and the way back.
 
-The network has the parameter names of torchvision's, so that its weights load here; these are random ones.
+The network is torchvision's where torchvision imports beside this torch, and else the same one built here, under the
+same parameter names, so that torchvision's weights load either way; these are random ones. A network that is built
+anew needs no conversion: `torchvision.models.resnet18(norm_layer=icsbound.UnitizedBatchNorm2d)`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,16 @@ from icsbound.norm.upkeep import refresh_statistics
 from icsbound.training import models
 
 
+def network() -> nn.Module:
+    """A ResNet-18 with batch norms, untrained."""
+    try:
+        from torchvision.models import resnet18
+    except (ImportError, RuntimeError):  # not installed, or made for another build of torch
+        return models.build("resnet18", classes=1000, channels=3, norm=nn.BatchNorm2d)
+    made: nn.Module = resnet18()  # weights="DEFAULT" has the trained ones
+    return made
+
+
 def set_alpha(model: nn.Module, value: float) -> None:
     """The same α in every unitized layer."""
     for layer in model.modules():
@@ -23,7 +35,7 @@ def set_alpha(model: nn.Module, value: float) -> None:
 
 def main() -> tuple[float, list[float], float]:
     torch.manual_seed(0)
-    model = models.build("resnet18", classes=1000, channels=3, norm=nn.BatchNorm2d).eval()
+    model = network().eval()
     images = torch.randn(24, 3, 64, 64)
     refresh_statistics(model, [images])  # statistics that fit what the layers see, as after a training
     with torch.no_grad():
