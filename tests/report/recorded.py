@@ -13,7 +13,17 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from icsbound import records
-from icsbound.records import DistanceRecord, EpochRecord, LayerRecord, Record, ResultRecord, RunRecord
+from icsbound.records import (
+    DistanceRecord,
+    EpochRecord,
+    LayerRecord,
+    Place,
+    Record,
+    ResultRecord,
+    RunRecord,
+    ShiftRecord,
+    VerdictRecord,
+)
 
 LAYERS = ("stem.norm", "block.norm1", "block.norm2")
 STEPS = (0, 1, 4, 9, 16, 25, 36)
@@ -124,6 +134,46 @@ def distance(
         estimator="exact assignment",
         seconds=0.01,
     )
+
+
+def judged(lines: Sequence[Record], verdicts: Sequence[str] = ("moved",), among: int | None = None) -> list[Record]:
+    """`lines` with what each distance says about its laws and then, in turn, one of `verdicts` on it, given `among` so
+    many or (None) among all: as a measurement leaves them.
+    """
+    distances = [line for line in lines if isinstance(line, DistanceRecord)]
+    found = list(lines)
+    for k, one in enumerate(distances):
+        place = {field.name: getattr(one, field.name) for field in dataclasses.fields(Place)}
+        verdict = verdicts[k % len(verdicts)]
+        share = {"moved": 0.5, "below the floor": 0.0, "not resolved": 0.05}[verdict]
+        found.append(
+            ShiftRecord(
+                **place,
+                error=0.1 * one.scale,
+                floor=0.3 * one.scale,
+                disjoint=0.4 * one.scale,
+                spread=one.scale,
+                potential=share * one.value,
+                potential_error=0.1 * one.scale,
+                shift=0.9 * share * one.value,
+                shift_error=0.1 * one.scale,
+                norm=0.5 * share * one.value,
+                norm_error=0.1 * one.scale,
+                p=1e-6,
+                seconds=0.1,
+            )
+        )
+        found.append(
+            VerdictRecord(
+                **place,
+                verdict=verdict,
+                p=0.049 * 0.86**k if verdict == "moved" else 0.2,
+                among=among or len(distances),
+                rate=0.05,
+                smallest=0.0,
+            )
+        )
+    return found
 
 
 def save(path: Path, lines: Sequence[Record]) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 import recorded
 
-from icsbound.records import DistanceRecord, Place, Record, ResultRecord, ShiftRecord, VerdictRecord
+from icsbound.records import DistanceRecord, ResultRecord
 from icsbound.report import findings
 from icsbound.report.findings import Finding, Group
 from icsbound.report.runs import load
@@ -172,27 +171,10 @@ def test_interrupted_and_missing_runs_come_first(tmp_path: Path) -> None:
     assert {finding.verdict for finding in group.findings} == {"alert"}
 
 
-def judged(among: int | None) -> list[Record]:
-    """A run with a verdict on every distance: `among` so many, or (None) among all."""
-    lines = recorded.of_run("bn", 0)
-    distances = [line for line in lines if isinstance(line, DistanceRecord)]
-    estimates = dict.fromkeys(("potential", "shift", "norm"), 0.5)
-    errors = dict.fromkeys(("error", "potential_error", "shift_error", "norm_error"), 0.1)
-    numbers = {**estimates, **errors, "floor": 0.3, "disjoint": 0.4, "spread": 1.0, "p": 1e-6, "seconds": 0.1}
-    for one in distances:
-        place = {field.name: getattr(one, field.name) for field in dataclasses.fields(Place)}
-        count = len(distances) if among is None else among
-        lines += [
-            ShiftRecord(**place, **numbers),
-            VerdictRecord(**place, verdict="moved", p=1e-4, among=count, rate=0.05, smallest=0.0),
-        ]
-    return lines
-
-
 def test_verdicts_say_over_what_they_were_judged_together(tmp_path: Path) -> None:
     """Those of a monitor hold step by step, those of a finished measurement over all."""
     for name, among in (("all", None), ("steps", 6)):
-        recorded.save(tmp_path / name, judged(among))
+        recorded.save(tmp_path / name, recorded.judged(recorded.of_run("bn", 0), among=among))
     of_all, of_steps = (of(tmp_path / name)["What moved"].basis for name in ("all", "steps"))
     assert "Of all that is called moved, at most 5 % are expected to be false" in of_all
     assert "whatever the dependence between layers and steps. " in of_all

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,15 @@ from icsbound.report import statistics as st
 from icsbound.report import verdicts as judged
 from icsbound.report.runs import Study
 
+CELLS = 30_000  # of all tables of one page, so that it stays small whatever was recorded
+
 
 @dataclass(frozen=True)
 class Table:
-    """Column headings and rows; a cell is text, a number, or None where there is none."""
+    """Column headings and rows; a cell is text, a number, or None where there is none.
+
+    The first `kept` rows are shown whatever there is room for.
+    """
 
     name: str
     title: str
@@ -23,11 +29,36 @@ class Table:
     columns: list[str]
     rows: list[list[Any]]
     folded: bool = False  # shown only when asked for
+    kept: int = 0
 
 
 def all_tables(study: Study) -> list[Table]:
     """Every table that the records allow."""
-    return [table for table in (arms(study), shifts(study), verdicts(study), runs(study), layers(study)) if table.rows]
+    return fitting([arms(study), shifts(study), verdicts(study), runs(study), layers(study)], "records.jsonl")
+
+
+def fitting(tables: Sequence[Table], file: str) -> list[Table]:
+    """Those of `tables` that have rows, with `CELLS` cells in all at most: what short ones leave, long ones may take.
+
+    One that is cut shows rows evenly spread, and its note says so, and in which file the others are.
+    """
+    found = [table for table in tables if table.rows]
+    shown, left = {}, CELLS
+    for k, table in enumerate(sorted(found, key=lambda table: len(table.rows) * len(table.columns))):
+        shown[table.name] = bounded(table, left // (len(found) - k) // len(table.columns), file)
+        left -= len(shown[table.name].rows) * len(table.columns)
+    return [shown[table.name] for table in found]
+
+
+def bounded(table: Table, most: int, file: str) -> Table:
+    """`table` with at most `most` rows."""
+    if len(table.rows) <= most:
+        return table
+    kept, others = table.rows[: min(table.kept, most)], table.rows[table.kept :]
+    rows = kept + st.evenly(others, most - len(kept))
+    first = f"the first {len(kept):,} and then " if kept else ""
+    note = f"{table.note} {len(rows):,} of {len(table.rows):,} rows, {first}evenly spread: {file} has what all rest on."
+    return replace(table, note=note, rows=rows)
 
 
 def arms(study: Study) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -107,6 +108,6 @@ def measure(distances: pd.DataFrame) -> str:
     return f"n = {n}, d = {d}; {'; '.join(sorted(distances['estimator'].unique()))}."
 
 
-def some(shown: list[str], names: list[str]) -> str:
+def some(shown: Sequence[object], names: Sequence[object]) -> str:
     """That a figure shows only some of the layers, where it does."""
     return "" if len(shown) == len(names) else f" {len(shown)} of {len(names)} layers, evenly spread."

@@ -4,13 +4,17 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import made
+import numpy as np
+import pandas as pd
 import pytest
 
 from icsbound import report
 from icsbound._check import InputError
 from icsbound.report import plots
+from icsbound.report.intervals import student
 from icsbound.report.studies import page, points
 from icsbound.report.studies.panels import CLAIMS, PANELS
 
@@ -117,6 +121,56 @@ def test_every_panel_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert text.count('class="chart"') == len(PANELS)
     assert len(set(saved)) == len(PANELS)
     assert text.index(CLAIMS["dimension"].replace("'", "&#39;")) < text.index(CLAIMS["shift"])
+
+
+def built(folder: Path) -> tuple[int, str, dict[str, Any]]:
+    """The page of `folder`: its size, its text, and its figures' columns."""
+    path = report.build(folder)
+    text = path.read_text(encoding="utf-8")
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert found
+    drawn = json.loads(found[1])["drawn"]
+    return path.stat().st_size, text, {name: figure["columns"] for name, figure in drawn.items()}
+
+
+def test_200_layers_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """7 conditions in 3 networks: a figure holds some layers, the table some rows, and the verdict rests on all."""
+    monkeypatch.setattr(plots, "save", lambda *_: None)
+    names = [f"condition{k} · arm{arm}" for k in range(7) for arm in range(3)]
+    curves = [
+        made.curve("shift", "by layer", name, range(200), lambda x: 1 + x, lambda x: 2 + 2 * x, "at most", seeds=[0])
+        for name in names
+    ]
+    above = made.curve("shift", "by layer", "odd · arm0", [77], lambda x: 9.0, lambda x: 1.0, "at most", noise=0.01)
+    size, text, columns = built(made.save(tmp_path, made.whole("shift", *curves, above)))
+    assert size < 2_000_000
+    by_layer = columns["shift-by-layer"]
+    assert len(by_layer["x"]) <= 21 * 60 + 1
+    assert {0, 199} <= set(by_layer["x"])
+    assert "60 of 200 layers, evenly spread." in text
+    assert "1 of 4,201 predicted points contradicts the prediction" in text
+    first, *others = text[text.index('id="table-points-shift"') :].split("</table>")[0].split("<tr>")[2:]
+    assert re.findall(r"<td>(.*?)</td>", first)[:3] == ["by layer", "odd · arm0", "77.00"]
+    assert 2_000 < len(others) < 2_500
+    assert f"{1 + len(others):,} of 4,201 rows, the first 1 and then evenly spread: records.jsonl has" in text
+
+
+def test_1000_steps_stay_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A course over many steps is drawn as means over neighbouring ones, each with the interval of such a mean."""
+    monkeypatch.setattr(plots, "save", lambda *_: None)
+    panels, steps = ("alpha", "reach", "gamma"), range(0, 10_000, 10)
+    curves = [made.curve("alpha", one, "trained", steps, lambda x: 1 + x, seeds=[0, 1]) for one in panels]
+    size, text, columns = built(made.save(tmp_path, made.whole("alpha", *curves)))
+    assert size < 2_000_000
+    course = pd.DataFrame({name: columns["alpha-alpha"][name] for name in ("x", "mean", "low", "high")})
+    assert len(course) == 60
+    assert course["x"].max() == 9_990
+    assert text.count("Means over neighbouring steps, 60 for 1,000.") == len(panels)
+    # Of 17 or 16 steps that end at x, off by shares that are nearly 0 on average.
+    assert course["mean"].to_numpy() == pytest.approx((course["x"] - 80 + 1).to_numpy(), rel=0.02, abs=10)
+    values = np.array([[r.value for r in curves[0] if r.seed == seed][:17] for seed in (0, 1)])
+    first = student(values.mean(1))
+    assert tuple(course.loc[0, ["mean", "low", "high"]]) == pytest.approx((first.mean, first.low, first.high), rel=1e-3)
 
 
 def test_names_are_text(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from icsbound.report.results.groups import REST, case_name
 from icsbound.report.results.table import Table as Results
 from icsbound.report.tables import Table
 
-_MOST = 1500  # rows; a page stays small, and the file has them all
 _CONTRAST = ["experiment", "case", "arm", "control", "seeds", "accuracy %", "control %", "difference", "from", "to"]
 _CONTRAST += ["resampled from", "to ", "p", "Holm p", "verdict"]
 
@@ -31,8 +30,8 @@ def all_tables(table: Results) -> list[Table]:
     if len(table.cells) > len(table.headline):
         every = note + " Here every case stands for itself, and the adjustment is over all of them."
         rows = _contrasts(table, table.cells)
-        found.append(_bounded(Table("cases", "Every case against its control", every, _CONTRAST, rows, folded=True)))
-    return [one for one in [*found, lines(table)] if one.rows]
+        found.append(Table("cases", "Every case against its control", every, _CONTRAST, rows, folded=True))
+    return of_runs.fitting([*found, lines(table)], "results.jsonl")
 
 
 def _contrasts(table: Results, found: list[Contrast]) -> list[list[Any]]:
@@ -88,11 +87,4 @@ def lines(table: Results) -> Table:
         where = [titles[row.group], row.arm, row.seed, row.case, row.accuracy]
         rows.append([*where, line.seconds, line.device, line.versions.get("torch")])
     note = "As results.jsonl has them; seconds are those of the machine that ran."
-    return _bounded(Table("lines", "Every run and evaluation", note, columns, rows, folded=True))
-
-
-def _bounded(table: Table) -> Table:
-    if len(table.rows) <= _MOST:
-        return table
-    note = f"{table.note} The first {_MOST:,} of {len(table.rows):,} rows: the others are in results.jsonl."
-    return Table(table.name, table.title, note, table.columns, table.rows[:_MOST], table.folded)
+    return Table("lines", "Every run and evaluation", note, columns, rows, folded=True)

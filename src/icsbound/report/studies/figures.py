@@ -12,6 +12,7 @@ import pandas as pd
 from icsbound.report.figure import PALETTE, PANEL, TABLE, WIDTH, Figure, tips
 from icsbound.report.studies.panels import PANELS, Panel
 from icsbound.report.studies.points import CONTRADICTS, Studies
+from icsbound.report.studies.thinned import drawn
 from icsbound.report.wording import count, listed, number
 
 LONG = 28  # letters of a curve's name, of which two do not stand side by side in half of the page
@@ -24,12 +25,12 @@ def all_figures(studies: Studies) -> list[Figure]:
         for panel in PANELS:
             rows = studies.panel(study, panel.name)
             if panel.study == study and not rows.empty:
-                found.append(_figure(panel, rows))
+                found.append(_figure(panel, rows, *drawn(studies, panel)))
     return found
 
 
-def _figure(panel: Panel, rows: pd.DataFrame) -> Figure:
-    data = _drawn(panel, rows)
+def _figure(panel: Panel, rows: pd.DataFrame, shown: pd.DataFrame, which: str) -> Figure:
+    data = _drawn(panel, shown)
     curves = list(dict.fromkeys(data["curve"]))
     make = {"lines": _lines, "dots": _dots, "scatter": _scatter}[panel.kind]
     several = panel.split and panel.kind != "scatter"
@@ -44,7 +45,7 @@ def _figure(panel: Panel, rows: pd.DataFrame) -> Figure:
         section=panel.study,
         title=panel.title,
         reading=panel.reading,
-        basis=_basis(rows),
+        basis=_basis(rows) + which,
         alt=text,
         chart=make(panel, data, curves),
         data=data,

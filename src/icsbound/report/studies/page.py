@@ -14,7 +14,7 @@ from icsbound.report.page import Page, render
 from icsbound.report.studies import figures, points, verdicts
 from icsbound.report.studies.panels import CLAIMS
 from icsbound.report.studies.points import Studies
-from icsbound.report.tables import Table
+from icsbound.report.tables import Table, fitting
 from icsbound.report.wording import count, listed
 
 LEAD = (
@@ -110,18 +110,29 @@ def alerts(studies: Studies) -> list[Finding]:
 
 
 def tables(studies: Studies) -> list[Table]:
-    """One table a study, with every averaged point."""
+    """One table a study, with every averaged point that there is room for; those that contradict come first."""
     columns = ["figure", "curve", "x", "measured", "from", "to", "seeds", "predicted", "relation", "verdict", "n", "d"]
+    note = (
+        "Measured: mean over seeds; from and to end the 95 % Student interval. Relation: how measured and predicted "
+        "should stand. Verdict: see “How to read the findings”."
+    )
     found = []
     for name in studies.begun:
-        rows = [_row(row) for row in studies.means[studies.means["study"] == name].to_dict("records")]
-        note = (
-            "Measured: mean over seeds; from and to end the 95 % Student interval. Relation: how measured and "
-            "predicted should stand. Verdict: see “How to read the findings”."
+        means = studies.means[studies.means["study"] == name]
+        wrong = means["verdict"] == points.CONTRADICTS
+        rows = [_row(row) for part in (means[wrong], means[~wrong]) for row in part.to_dict("records")]
+        found.append(
+            Table(
+                name=f"points-{name}",
+                title=f"Points of {name}",
+                note=note,
+                columns=[*columns, "estimator"],
+                rows=rows,
+                folded=True,
+                kept=int(wrong.sum()),
+            )
         )
-        if rows:
-            found.append(Table(f"points-{name}", f"Points of {name}", note, [*columns, "estimator"], rows, folded=True))
-    return found
+    return fitting(found, "records.jsonl")
 
 
 def _row(row: dict[str, Any]) -> list[Any]:

@@ -78,29 +78,33 @@ def of_records(lines: list[records.Record], config: dict[str, Any], notes: list[
 def averaged(frame: pd.DataFrame) -> pd.DataFrame:
     """One row a point: mean, 95 % interval, whether it agrees; the k-th point of a curve is the same at every seed."""
     keys = ["study", "panel", "curve", "place"]
-    placed = frame.assign(place=frame.groupby(["study", "panel", "curve", "seed"]).cumcount())
+    places = frame.groupby(["study", "panel", "curve", "seed"]).cumcount()
     largest = frame.groupby(["study", "panel"])["predicted"].apply(lambda p: np.abs(p).max())
+    # A network has thousands of points: gathered by hand they take a fifth of the time of pandas' groups.
+    by_point: dict[tuple[str, str, str, int], list[int]] = {}
+    for row, key in enumerate(zip(frame["study"], frame["panel"], frame["curve"], places, strict=True)):
+        by_point.setdefault(key, []).append(row)
+    x, value, predicted = (frame[name].to_numpy() for name in ("x", "value", "predicted"))
+    shared = ["relation", "tolerance", "n", "d", "estimator"]
+    first = frame.iloc[[own[0] for own in by_point.values()]][shared].to_dict("records")
     rows = []
-    for key, group in placed.groupby(keys, sort=False):
-        found, first = student(group["value"]), group.iloc[0]
-        scale = 1e-3 * largest[key[0], key[1]]
+    for (key, own), same in zip(by_point.items(), first, strict=True):
+        found, scale = student(value[own]), 1e-3 * largest[key[0], key[1]]
         rows.append(
             {
                 **dict(zip(keys, key, strict=True)),
-                "x": group["x"].mean(),
+                "x": x[own].mean(),
                 "mean": found.mean,
                 "low": found.low,
                 "high": found.high,
                 "seeds": found.count,
-                "predicted": group["predicted"].mean(),
-                "relation": first["relation"],
-                "tolerance": first["tolerance"],
-                "n": int(first["n"]),
-                "d": int(first["d"]),
-                "estimator": first["estimator"],
-                "p": against(group, scale) if first["relation"] else math.nan,
+                "predicted": predicted[own].mean(),
+                **same,
+                "p": math.nan,
             }
         )
+        if same["relation"]:
+            rows[-1]["p"] = against(same["relation"], same["tolerance"], value[own], predicted[own], scale)
     columns = [*keys, "x", "mean", "low", "high", "seeds", "predicted", "relation", "tolerance", "n", "d", "estimator"]
     means = pd.DataFrame(rows, columns=[*columns, "p"])
     verdict = pd.Series("", index=means.index, dtype=object)
@@ -112,15 +116,15 @@ def averaged(frame: pd.DataFrame) -> pd.DataFrame:
     return means.assign(verdict=verdict)
 
 
-def against(group: pd.DataFrame, scale: float) -> float:
+def against(relation: str, tolerance: float, value: np.ndarray, predicted: np.ndarray, scale: float) -> float:
     """The p-value of "value and prediction stand as the relation says", from the seeds of one point.
 
     What exceeds the tolerance is tested by Student's t; where the seeds agree to rounding, it decides by itself. NaN
     for a single seed whose value lies outside the tolerance: it cannot tell chance from contradiction.
     """
-    relation = group["relation"].iloc[0]
-    allowed = group["tolerance"].iloc[0] * max(abs(group["predicted"].mean()), scale)
-    excess = (group["value"] - group["predicted"]).to_numpy()
+    level = float(abs(predicted.mean()))
+    allowed = tolerance * max(level, scale)
+    excess = value - predicted
     sides = {"equal": (excess, -excess), "at most": (excess,), "at least": (-excess,)}[relation]
     beyond = [side - allowed for side in sides]
     worst = max(beyond, key=lambda side: float(side.mean()))
@@ -129,6 +133,6 @@ def against(group: pd.DataFrame, scale: float) -> float:
     if len(worst) == 1:
         return math.nan
     error = float(worst.std(ddof=1)) / math.sqrt(len(worst))
-    if error <= 1e-12 * max(1.0, abs(group["predicted"].mean())):
+    if error <= 1e-12 * max(1.0, level):
         return 0.0
     return float(len(sides) * stats.t.sf(worst.mean() / error, len(worst) - 1))
