@@ -9,7 +9,7 @@ import recorded
 
 from icsbound.records import DistanceRecord, ResultRecord
 from icsbound.report import findings
-from icsbound.report.findings import Finding, Group
+from icsbound.report.finding import Finding, Group
 from icsbound.report.runs import load
 
 

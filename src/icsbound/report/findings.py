@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pandas as pd
 
+from icsbound.report import movement
 from icsbound.report import statistics as st
-from icsbound.report import verdicts as judged
+from icsbound.report.finding import Finding, Group
 from icsbound.report.runs import Study
-from icsbound.report.wording import change, count, listed, measure, number, percent, points, split, times
+from icsbound.report.wording import change, count, listed, number, percent, points, split
 
 FLOORS = {"digits": 0.96}  # accuracy below which a training on the data set failed, whatever it is compared with
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One sentence or two, the verdict in a word, and what this one alone rests on."""
-
-    text: str
-    verdict: str  # "higher", "lower", "not resolved", "holds", "alert" or "" where there is nothing to decide
-    basis: str = ""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Findings on one question, and what all of them rest on."""
-
-    title: str
-    basis: str
-    findings: list[Finding]
-
-
 def all_groups(study: Study) -> list[Group]:
     """Every finding of the page in reading order; what went wrong comes first."""
-    groups = [Group("Look at this first", "", alerts(study)), accuracy(study), verdicts(study)]
+    groups = [Group("Look at this first", "", alerts(study)), accuracy(study), movement.verdicts(study)]
     main = st.main_part(study.distances)
     for view in st.views(main):
         rows = main[main["view"] == view]
-        groups.append(shift(study, rows, view) or course(study, rows, view))
+        groups.append(movement.shift(study, rows, view) or movement.course(study, rows, view))
     groups += [exactness(study), alpha(study)]
     return [group for group in groups if group.findings]
 
@@ -98,101 +81,6 @@ def accuracy(study: Study) -> Group:
     seeds = count(study.results["seed"].nunique(), "seed")
     paired = ", differences paired by seed, Student t intervals" if any(map(study.control, study.arms)) else ""
     return Group("Accuracy", f"Final accuracy on the {split(study)}, {seeds}{paired}.", found)
-
-
-def verdicts(study: Study) -> Group:
-    """Which layers are called moved, run by run and view by view, with the false discovery rate controlled."""
-    found = []
-    table = judged.frame(study)
-    if len(table) and (waiting := int(table["verdict"].isna().sum())):
-        text = f"{count(waiting, 'distance')} have no verdict yet: the measurement was interrupted before its end."
-        found.append(Finding(text, "alert", "Verdicts come last, since each is judged among all."))
-    known = table[table["verdict"].notna()]
-    for (run, view), rows in known.groupby(["run", "view"], sort=False):
-        tally = rows["verdict"].value_counts()
-        parts = [f"{tally[v]} {v}" for v in judged.VERDICTS if v in tally]
-        moved = rows[rows["verdict"] == "moved"]
-        text = f"{run}, {view} view: of {count(len(rows), 'distance')}, {listed(parts)}."
-        if len(moved):
-            most = moved.loc[moved["spreads"].idxmax()]
-            text += (
-                f" Furthest moved {most['layer']}, by {number(most['spreads'])} times its spread"
-                f" ({judged.steps(most)}): EM {number(most['value'])}, against {number(most['floor'])} that sampling "
-                "alone gives."
-            )
-        verdict = parts[0].partition(" ")[2] if len(parts) == 1 else "moved" if len(moved) else "not resolved"
-        found.append(Finding(text, verdict))
-    rate = percent(known["rate"].max(), 0) if len(known) else ""
-    smallest = float(known["smallest"].max()) if len(known) else 0.0
-    least = f"{number(smallest)} times the layer's spread, the smallest shift that counts" if smallest else "0"
-    what, dependence, more = "Of all that is called moved", "layers and steps", ""
-    if len(known) and int(known["among"].max()) < len(known):  # by a monitor, as the training went
-        what, dependence = "Of what is called moved at one step of a run", "layers"
-        more = "Over many steps more may be: icsbound.measure.entries.judged judges all steps together. "
-    basis = (
-        f"Moved: a lower bound of W1 fitted on other inputs exceeds {least}. {what}, at most {rate} are expected to be "
-        f"false, whatever the dependence between {dependence}. {more}{measure(study.distances)}"
-    )
-    return Group("What moved", basis if len(known) else "", found)
-
-
-def shift(study: Study, rows: pd.DataFrame, view: str) -> Group | None:
-    """Scale-free ICS against the control: in all, by layer, early and late. None where no arm has a control."""
-    found = []
-    for arm in study.arms:
-        control = study.control(arm)
-        ratios = st.log_ratios(study, arm, control, view) if control else pd.DataFrame()
-        if ratios.empty:
-            continue
-        overall, (early, late) = st.ratio(ratios), st.early_and_late(ratios)
-        layers = st.ratio_by_layer(study, ratios)
-        tally = layers["verdict"].value_counts()
-        parts = [f"{tally[v]} {v}" for v in ("lower", "higher", "not resolved") if v in tally]
-        by_layer = f"{listed(parts)}, of {len(layers)}" if len(parts) > 1 else f"all {parts[0]}"
-        text = (
-            f"The layers of {arm} moved {times(overall)} as far as those of {control}. First third of the captures: "
-            f"{_judged(early)}; last third: {_judged(late)}. "
-            f"Layer by layer: {by_layer}."
-        )
-        found.append(Finding(text, overall.verdict(1.0)))
-    if not found:
-        return None
-    basis = (
-        "Geometric mean of the ratio of scale-free ICS at equal seed, layer and steps; intervals over seeds; single "
-        f"layers judged together, false discovery rate 5 %. {measure(rows)}"
-    )
-    return Group(f"How far the layers moved, {view} view", basis, found)
-
-
-def _judged(ratio: st.Interval) -> str:
-    """A ratio with its verdict, where there is an interval to judge by."""
-    return times(ratio) + (f", {ratio.verdict(1.0)}" if ratio.known else "")
-
-
-def course(study: Study, rows: pd.DataFrame, view: str) -> Group:
-    """Where an arm without a control moved most, and how its movement changed."""
-    found = []
-    rows = rows[rows["scale_free"].notna()]
-    for arm in study.arms:
-        own = rows[rows["arm"] == arm]
-        if own.empty:
-            continue
-        by_layer = own.groupby("layer")["scale_free"].mean()
-        by_step = own.groupby("step_b")["scale_free"].mean()
-        text = (
-            f"In {arm}, {by_layer.idxmax()} moved furthest: {number(by_layer.max())} times its spread between two "
-            "captures on average"
-        )
-        if len(by_layer) > 1:
-            text += f"; least moved {by_layer.idxmin()}, {number(by_layer.min())} times"
-        if len(by_step) > 1:
-            text += (
-                f". Over all layers the shift went from {number(by_step.iloc[0])} at the first pair of captures to "
-                f"{number(by_step.iloc[-1])} at the last"
-            )
-        found.append(Finding(f"{text}.", "", f"{count(len(own), 'distance')}."))
-    basis = f"Scale-free ICS: Earth Mover distance over spread. {measure(rows)}" if len(rows) else ""
-    return Group(f"How far the layers moved, {view} view", basis, found)
 
 
 def exactness(study: Study) -> Group:

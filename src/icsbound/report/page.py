@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from icsbound.report import plots
 from icsbound.report.figure import Figure
-from icsbound.report.findings import Group
+from icsbound.report.finding import Group
 from icsbound.report.tables import Table
 from icsbound.report.wording import number
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from icsbound.report import statistics as st
-from icsbound.report.findings import Finding, shift
-from icsbound.report.findings import Group as Findings
+from icsbound.report.finding import Finding
+from icsbound.report.finding import Group as Findings
+from icsbound.report.movement import shift
 from icsbound.report.results.claims import Judged, Round
 from icsbound.report.results.contrasts import Contrast
 from icsbound.report.results.groups import REST, Group, case_name

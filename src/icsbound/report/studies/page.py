@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from icsbound.report import plots
-from icsbound.report.findings import Finding, Group
+from icsbound.report.finding import Finding, Group
 from icsbound.report.page import Page, render
 from icsbound.report.studies import figures, points, verdicts
 from icsbound.report.studies.panels import CLAIMS

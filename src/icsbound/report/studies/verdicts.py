@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from icsbound.report.findings import Finding
+from icsbound.report.finding import Finding
 from icsbound.report.studies import simulated, trained
 from icsbound.report.studies.points import CONTRADICTS, Studies
 from icsbound.report.studies.reading import FAILS, OPEN

@@ -1,0 +1,23 @@
+"""What a finding is: a sentence computed from the records, with its verdict and what it rests on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence or two, the verdict in a word, and what this one alone rests on."""
+
+    text: str
+    verdict: str  # "higher", "lower", "not resolved", "holds", "alert" or "" where there is nothing to decide
+    basis: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Findings on one question, and what all of them rest on."""
+
+    title: str
+    basis: str
+    findings: list[Finding]
