@@ -126,6 +126,39 @@ def test_an_arm_alone_is_described(tmp_path: Path) -> None:
     assert "18 distances" in group.findings[0].basis
 
 
+def test_what_is_said_of_distances_says_n_d_and_estimator(tmp_path: Path) -> None:
+    recorded.comparison(tmp_path / "compared", arms=("bn", "unitized", "published"))
+    recorded.save(tmp_path / "alone", recorded.judged(recorded.of_run("gn", 0)))
+    brackets = recorded.changed(recorded.of_run("gn", 1), DistanceRecord, value=None, lower=None, scale_free=None)
+    recorded.save(tmp_path / "brackets", brackets)
+    said = 0
+    for name in ("compared", "alone", "brackets"):
+        for title, group in of(tmp_path / name).items():
+            for finding in group.findings:
+                if title in ("What moved", "What the exact distance adds, and what certifies it") or any(
+                    word in title + finding.text for word in ("How far the layers moved", "its layers used at most")
+                ):
+                    basis = group.basis + finding.basis
+                    assert "n = 256, d = " in basis, finding.text
+                    assert "exact assignment." in basis, finding.text
+                    said += 1
+    assert said == 8 + 7 + 1
+
+
+def test_means_of_an_arm_without_control_have_intervals_over_seeds(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        recorded.save(tmp_path / str(seed), recorded.of_run("unitized", seed, noise=0.1))
+    (found,) = of(tmp_path)["How far the layers moved, pooled view"].findings
+    assert found.text.count("(95 % interval ") == 4  # furthest, least, first, last
+    assert found.basis == "54 distances; means and intervals over 3 seeds."
+    recorded.save(tmp_path / "one", recorded.of_run("unitized", 0))
+    (found,) = of(tmp_path / "one")["How far the layers moved, pooled view"].findings
+    assert "interval" not in found.text
+    assert found.basis == "18 distances; a single run, and so no interval."
+    used = starting(of(tmp_path)["Alpha, and what the layer allows"], "The noise-free radius of unitized")
+    assert "(95 % interval " in used.text
+
+
 def test_exactness_by_view(tmp_path: Path) -> None:
     group = of(recorded.comparison(tmp_path))["What the exact distance adds, and what certifies it"]
     pooled = starting(group, "In the pooled view")

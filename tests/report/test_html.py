@@ -136,11 +136,21 @@ def test_every_figure_says_how_to_read_it_and_is_saved(page: Page, folder: Path)
 
 
 def test_figures_carry_n_d_and_estimator(page: Page) -> None:
-    for name in ("shift-heat-map", "shift-brackets", "em-tightness"):
+    shown = [name for name in FIGURES if name.startswith(("shift-", "em-"))]
+    assert len(shown) == 4
+    for name in shown:
         figure = page.html[page.html.index(f'id="figure-{name}"') :]
         caption = figure[figure.index("<figcaption>") : figure.index("</figcaption>")]
         assert "n = 256, d = 16 to 1,024; exact assignment." in caption
         assert "3 seeds" in caption
+
+
+def test_tables_carry_n_d_and_estimator(page: Page) -> None:
+    for name in ("shift", "layers"):
+        before = page.html[: page.html.index(f'data-csv="{name}"')]
+        note = before[before.rindex('<p class="reading">') :]
+        assert "n = 256, d = 16 to 1,024; exact assignment." in note
+    assert "On the test split of 1,000 images. Differences to the control" in page.text
 
 
 def test_a_figures_data_are_the_records(page: Page) -> None:

@@ -10,7 +10,7 @@ class Finding:
     """One sentence or two, the verdict in a word, and what this one alone rests on."""
 
     text: str
-    verdict: str  # "higher", "lower", "not resolved", "holds", "alert" or "" where there is nothing to decide
+    verdict: str  # a word, as page.css has a colour for each; "" where there is nothing to decide
     basis: str = ""
 
 

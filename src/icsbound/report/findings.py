@@ -10,7 +10,7 @@ from icsbound.report import movement
 from icsbound.report import statistics as st
 from icsbound.report.finding import Finding, Group
 from icsbound.report.runs import Study
-from icsbound.report.wording import change, count, listed, number, percent, points, split
+from icsbound.report.wording import change, count, given, listed, measure, number, percent, points, split
 
 FLOORS = {"digits": 0.96}  # accuracy below which a training on the data set failed, whatever it is compared with
 
@@ -109,8 +109,9 @@ def exactness(study: Study) -> Group:
                 f"In the {view} view EM equals the paired displacement in all {count(len(ratios), 'distance')}: the "
                 "best matching pairs every input with itself."
             )
-        found.append(Finding(text, ""))
+        found.append(Finding(text, "", measure(rows)))
     check = st.certificate(study.distances)
+    exact = study.distances["value"].notna()
     if check.checked and not check.violations and not check.loose:
         text = (
             f"All {count(check.checked, 'exact distance')} lie inside their bounds and carry a certificate: the dual "
@@ -118,13 +119,16 @@ def exactness(study: Study) -> Group:
         )
         basis = (
             "Checked on every record: mean shift, distance of the norms and dual value ≤ EM ≤ paired and independent "
-            f"coupling. Largest gap {number(check.largest_gap, 2)} in units of the layer's output."
+            f"coupling. Largest gap {number(check.largest_gap, 2)} in units of the layer's output. "
+            f"{measure(study.distances[exact])}"
         )
         found.append(Finding(text, "holds", basis))
     if check.bracket_only:
         text = f"{count(check.bracket_only, 'distance')} were taken as a bracket only, without the exact value."
-        found.append(Finding(text, "", "Figures of exact distances leave them out."))
-    return Group("What the exact distance adds, and what certifies it", "", found)
+        basis = f"Figures of exact distances leave them out. {measure(study.distances[~exact])}"
+        found.append(Finding(text, "", basis))
+    basis = "EM beside the mean displacement of every input; means over layers and captures, intervals over seeds."
+    return Group("What the exact distance adds, and what certifies it", basis, found)
 
 
 def alpha(study: Study) -> Group:
@@ -137,18 +141,20 @@ def alpha(study: Study) -> Group:
         if own.empty:
             continue
         found.append(_moved(arm, own))
-        used = share.loc[share["arm"] == arm, "share"]
+        used = share[share["arm"] == arm]
         if len(used):
+            mean = st.student(100 * used.groupby("seed")["share"].mean())
             text = (
                 f"The noise-free radius of {arm} allows a shift of R + R′; its layers used at most "
-                f"{percent(used.max())} of that, {percent(used.mean())} on average."
+                f"{number(100 * used['share'].max())} % of that, {number(mean.mean)} %{change(mean, ' %')} on average."
             )
-            basis = f"{count(len(used), 'flattened distance')}; a change of the bias would come on top."
+            basis = f"{count(len(used), 'flattened distance')}; a change of the bias would come on top. {measure(used)}"
             found.append(Finding(text, "", basis))
         elif study.layers.loc[study.layers["arm"] == arm, "bound"].notna().any():
             text = f"{arm} has no noise-free radius (R = ∞): some alpha is 0, or its form has none."
             found.append(Finding(text, "", "Its shift is bounded only through the statistics that were stored."))
-    basis = f"Means over channels and layers; intervals of the change over {count(rows['seed'].nunique(), 'seed')}."
+    layers, seeds = count(rows["layer"].nunique(), "layer"), count(rows["seed"].nunique(), "seed")
+    basis = f"Means over the channels of {layers}; intervals over {seeds}."
     return Group("Alpha, and what the layer allows", basis, found)
 
 
@@ -159,12 +165,12 @@ def _moved(arm: str, own: pd.DataFrame) -> Finding:
     if by_layer[["alpha_min", "alpha_max"]].nunique().max().max() == 1:
         return Finding(f"In {arm} alpha stayed where it started, at {number(last.mean())}.", "")
     moved = st.student((last - first).groupby("seed").mean())
-    furthest = (last - first).groupby("layer").mean()
-    layer = furthest.abs().idxmax()
+    layer = (last - first).groupby("layer").mean().abs().idxmax()
+    furthest = st.student((last - first).xs(layer, level="layer"))
     text = (
         f"In {arm} alpha went from {number(first.mean())} to {number(last.mean())}, by "
         f"{number(moved.mean)}{change(moved)}; "
-        f"furthest in {layer}, by {number(furthest[layer])}. Single channels end between "
+        f"furthest in {layer}, by {given(furthest)}. Single channels end between "
         f"{number(by_layer['alpha_min'].last().min())} and {number(by_layer['alpha_max'].last().max())}."
     )
     return Finding(text, moved.verdict())

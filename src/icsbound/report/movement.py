@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from icsbound.report import statistics as st
 from icsbound.report import verdicts as judged
 from icsbound.report.finding import Finding, Group
 from icsbound.report.runs import Study
-from icsbound.report.wording import count, listed, measure, number, percent, times
+from icsbound.report.wording import count, given, listed, measure, number, percent, times
 
 
 def verdicts(study: Study) -> Group:
@@ -28,8 +30,8 @@ def verdicts(study: Study) -> Group:
             most = moved.loc[moved["spreads"].idxmax()]
             text += (
                 f" Furthest moved {most['layer']}, by {number(most['spreads'])} times its spread"
-                f" ({judged.steps(most)}): EM {number(most['value'])}, against {number(most['floor'])} that sampling "
-                "alone gives."
+                f" ({judged.steps(most)}): EM {number(most['value'])} (standard error {number(most['error'], 2)}), "
+                f"against {number(most['floor'])} that sampling alone gives."
             )
         verdict = parts[0].partition(" ")[2] if len(parts) == 1 else "moved" if len(moved) else "not resolved"
         found.append(Finding(text, verdict))
@@ -88,19 +90,27 @@ def course(study: Study, rows: pd.DataFrame, view: str) -> Group:
         own = rows[rows["arm"] == arm]
         if own.empty:
             continue
-        by_layer = own.groupby("layer")["scale_free"].mean()
-        by_step = own.groupby("step_b")["scale_free"].mean()
+        by_layer, by_step = _over_seeds(own, "layer"), _over_seeds(own, "step_b")
+        most, least = (pick(by_layer, key=lambda name: by_layer[name].mean) for pick in (max, min))
         text = (
-            f"In {arm}, {by_layer.idxmax()} moved furthest: {number(by_layer.max())} times its spread between two "
-            "captures on average"
+            f"In {arm}, {most} moved furthest: {given(by_layer[most])} times its spread between two captures on average"
         )
         if len(by_layer) > 1:
-            text += f"; least moved {by_layer.idxmin()}, {number(by_layer.min())} times"
+            text += f"; least moved {least}, {given(by_layer[least])} times"
         if len(by_step) > 1:
+            first, *_, last = by_step.values()
             text += (
-                f". Over all layers the shift went from {number(by_step.iloc[0])} at the first pair of captures to "
-                f"{number(by_step.iloc[-1])} at the last"
+                f". Over all layers the shift went from {given(first)} at the first pair of captures to "
+                f"{given(last)} at the last"
             )
-        found.append(Finding(f"{text}.", "", f"{count(len(own), 'distance')}."))
-    basis = f"Scale-free ICS: Earth Mover distance over spread. {measure(rows)}" if len(rows) else ""
+        seeds = own["seed"].nunique()
+        how = f"means and intervals over {seeds} seeds" if seeds > 1 else "a single run, and so no interval"
+        found.append(Finding(f"{text}.", "", f"{count(len(own), 'distance')}; {how}."))
+    basis = f"Scale-free ICS: Earth Mover distance over spread. {measure(rows)}"
     return Group(f"How far the layers moved, {view} view", basis, found)
+
+
+def _over_seeds(rows: pd.DataFrame, by: str) -> dict[Any, st.Interval]:
+    """The mean scale-free ICS of each value of `by`, with its interval over seeds."""
+    means = rows.groupby([by, "seed"], sort=by == "step_b")["scale_free"].mean()
+    return {value: st.student(own) for value, own in means.groupby(level=0, sort=False)}

@@ -133,7 +133,8 @@ def bracket(study: Study) -> Figure | None:
 
 def ratios(study: Study) -> Figure | None:
     """Scale-free ICS of each layer against the control's, with intervals."""
-    views = st.views(st.main_part(study.distances))
+    rows = study.finished(st.main_part(study.distances))
+    views = st.views(rows)
     parts = []
     for view in views:
         for arm in study.arms:
@@ -176,8 +177,8 @@ def ratios(study: Study) -> Figure | None:
         title="Layer by layer against the control",
         reading="Left of the dashed line the layer moved less than the control's, right of it more. Bar: 95 % "
         "interval over seeds. Faint: not resolved when all layers are judged together.",
-        basis=f"Geometric mean over captures, paired by seed, {count(int(data['count'].max()), 'seed')}; false "
-        "discovery rate 5 % within each panel.",
+        basis=f"{measure(rows)} Geometric mean over captures, paired by seed, "
+        f"{count(int(data['count'].max()), 'seed')}; false discovery rate 5 % within each panel.",
         alt=f"Ratios of the scale-free shift by layer: {lower} lower, {higher} higher, of {len(data)} in all views.",
         chart=chart,
         data=data,

@@ -12,8 +12,13 @@ import numpy as np
 from icsbound.report import statistics as st
 from icsbound.report import verdicts as judged
 from icsbound.report.runs import Study
+from icsbound.report.wording import measure, split
 
 CELLS = 30_000  # of all tables of one page, so that it stays small whatever was recorded
+SHIFTS = (
+    "Ratio: geometric mean of scale-free ICS over the control's, paired by seed, layer and steps; from and to end the "
+    "95 % Student interval over seeds; early and late: first and last third of the captures."
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,10 @@ def arms(study: Study) -> Table:
         rows.append(
             [*row, control, *_interval(st.accuracy_difference(study, arm, control) if control else None, 100.0)]
         )
-    note = "Differences to the control in percentage points, paired by seed; from and to end the 95 % Student interval."
+    note = (
+        f"On the {split(study)}. Differences to the control in percentage points, paired by seed; from and to end the "
+        "95 % Student interval."
+    )
     return Table("results", "Accuracy by arm", note, columns, rows if any(r.info for r in study.runs) else [])
 
 
@@ -116,11 +124,7 @@ def shifts(study: Study) -> Table:
         verdicts = list(st.ratio_by_layer(study, ratios)["verdict"])
         row += _interval(st.ratio(ratios), null=1.0) + [part.mean for part in st.early_and_late(ratios)]
         rows.append([*row, verdicts.count("lower"), verdicts.count("higher"), len(verdicts)])
-    note = (
-        "Ratio: geometric mean of scale-free ICS over the control's, paired by seed, layer and steps; from and to end "
-        "the 95 % Student interval over seeds; early and late: first and last third of the captures."
-    )
-    return Table("shift", "Shift by arm and view", note, columns, rows)
+    return Table("shift", "Shift by arm and view", f"{SHIFTS} {measure(main)}", columns, rows)
 
 
 def _interval(found: st.Interval | None, factor: float = 1.0, null: float = 0.0) -> list[Any]:
@@ -138,7 +142,7 @@ def verdicts(study: Study) -> Table:
     note = (
         "Floor: EM between two disjoint halves of the first cloud, which sampling alone gives. W1 at least: the lower "
         "bound, fitted on other inputs, that stands furthest above its error. p: adjusted for all distances judged "
-        "together."
+        f"together. {measure(judged.frame(study))}"
     )
     return Table("verdicts", "Verdicts by layer", note, columns, [[_whole(cell) for cell in row] for row in rows])
 
@@ -198,7 +202,7 @@ def layers(study: Study) -> Table:
                 rows.append([_whole(cell) for cell in row])
     note = (
         "Means over captures and seeds. EM and bounds in units of the layer's output, scale-free ICS in units of "
-        "its spread."
+        f"its spread. {measure(main)}"
     )
     return Table("layers", "Every layer", note, columns, rows, folded=True)
 

@@ -76,6 +76,11 @@ def change(interval: Interval, unit: str = "", digits: int = 3) -> str:
     return _unknown(interval)
 
 
+def given(interval: Interval) -> str:
+    """A mean, with its interval where there is one."""
+    return number(interval.mean) + (change(interval) if interval.known else "")
+
+
 def _ratio(value: float, decimals: int = 2) -> str:
     """A ratio near 1 with some decimals, any other with two digits."""
     return f"{value:.{decimals}f}" if 0.095 <= value < 100 else number(value, 2)
@@ -101,7 +106,9 @@ def split(study: Study) -> str:
 
 
 def measure(distances: pd.DataFrame) -> str:
-    """n, d and estimator of some distances."""
+    """n, d and estimator of some distances; nothing of none."""
+    if distances.empty:
+        return ""
     low, high = distances["d"].min(), distances["d"].max()
     d = f"{low:,}" if low == high else f"{low:,} to {high:,}"
     n = listed([f"{n:,}" for n in sorted(distances["n"].unique())])

@@ -87,6 +87,7 @@ def test_each_finding_has_interval_adjustment_check_and_seeds(file: Path) -> Non
     assert f"+{mean:.2f} points (95 % interval +{low:.2f} to +{high:.2f}) against bn (" in first.text
     assert re.fullmatch(r"5 seeds; p \S+.*, Holm \S+.*; resampling seeds gives \+\S+ to \+\S+\.", first.basis)
     assert (first.verdict, second.verdict) == ("higher", "lower")
+    assert "test split, 5 seeds." in findings.basis(found, group)  # lines alone do not tell how many images
     assert f"over the {contrast.family} contrasts of this setting" in findings.basis(found, group)
     # The control has a line of its own on clean images, and stands in each contrast of the others.
     texts = [f.text for f in findings.of_group(found, group)]
@@ -220,7 +221,10 @@ def test_the_shift_of_monitored_runs_stands_beside_their_accuracy(tmp_path: Path
     (own,) = [row for row in rows if (row["arm"], row["view"]) == ("unitized", "pooled")]
     assert own["ratio"] == ratio.mean
     assert own["accuracy %"] == pytest.approx(100 * lines["unitized", 3].accuracy)
+    assert tables.shifts(found).note.endswith("monitored or not. demo: n = 256, d = 16 to 1,024; exact assignment.")
+    assert "; test split of 1,000 images, 2 seeds." in findings.basis(found, found.groups[0])  # as the records say
     page = report.build(tmp_path).read_text("utf-8")
+    assert page.count("test split of 1,000 images") == 3  # and on both figures of accuracy
     assert "How far the layers moved, pooled view".lower() in page.lower()
     text = (tmp_path / "results.md").read_text("utf-8")
     assert "### demo: how far the layers moved, pooled view" in text

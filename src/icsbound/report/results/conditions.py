@@ -35,7 +35,7 @@ def severity(table: Table, group: Group, name: str) -> list[Figure]:
                 section=name,
                 title="Accuracy against severity of a corruption" + (f": {case}" if case else ""),
                 reading="Line: mean over seeds; band: lowest to highest seed. Severity 0 is the clean images.",
-                basis=f"Corruptions of the {group['split']} split, {_origin(shifts)}, the same for every run; "
+                basis=f"Corruptions of the {table.split(group)}, {_origin(shifts)}, the same for every run; "
                 f"{_seeds(own)}.",
                 alt="Accuracy at the highest severity: "
                 + "; ".join(f"{row.arm}, {row.shift}: {row.mean:.1f} %" for row in last.itertuples())
@@ -82,7 +82,7 @@ def perturbation(table: Table, group: Group, name: str) -> list[Figure]:
                 title=title,
                 reading="Line: mean over seeds; band: lowest to highest seed. One panel for each remedy; “no remedy” "
                 "keeps the statistics that were stored before the weights changed.",
-                basis=f"Clean images of the {group['split']} split; {_seeds(own)}.",
+                basis=f"Clean images of the {table.split(group)}; {_seeds(own)}.",
                 alt="Accuracy at the strongest change: "
                 + "; ".join(f"{row.arm}, {row.remedied}: {row.mean:.1f} %" for row in worst.itertuples())
                 + ".",
@@ -138,7 +138,7 @@ def remedies(table: Table, group: Group, name: str) -> list[Figure]:
             title="What a remedy after training gives",
             reading="Dot: mean over seeds; bar: lowest to highest seed. One panel for each shift or "
             "change of the weights.",
-            basis=f"{group['split']} split; {_seeds(rows)}.",
+            basis=f"{table.split(group)}; {_seeds(rows)}.",
             alt="Mean accuracy: "
             + "; ".join(f"{r.arm}, {r.what}, {r.remedied}: {r.mean:.1f} %" for r in data.itertuples())
             + ".",

@@ -67,7 +67,7 @@ def differences(table: Table, group: Group, name: str) -> list[Figure]:
             reading="Each dot is one seed, the tick their mean, the bar the 95 % interval. A bar that crosses the "
             "dashed line at 0 means that the two arms were not told apart; one that does not may still fail the "
             "stricter test of many contrasts at once, which the findings use.",
-            basis=f"{_controls(data)}. Paired by seed, Student t, {_seeds(data)}; {group['split']} split.",
+            basis=f"{_controls(data)}. Paired by seed, Student t, {_seeds(data)}; {table.split(group)}.",
             alt="Differences of accuracy: " + "; ".join(text) + ".",
             chart=chart,
             data=data,
@@ -102,7 +102,7 @@ def accuracy(table: Table, group: Group, name: str) -> list[Figure]:
             title="Accuracy of each arm",
             reading="Each dot is one seed, the tick their mean. Dots may overlap although the paired difference is "
             "clear, since a seed moves all arms together.",
-            basis=f"{_seeds(data)}; {group['split']} split.",
+            basis=f"{_seeds(data)}; {table.split(group)}.",
             alt="Mean accuracy: " + "; ".join(text) + ".",
             chart=chart,
             data=data,

@@ -75,7 +75,7 @@ def basis(table: Table, group: Group) -> str:
     dropout = dict(group.where).get("dropout")
     where = (
         f"{group['model']} on {group['dataset']}, {count(group['epochs'], 'epoch')}, batch size {group['batch_size']}"
-        f"{f', dropout {dropout}' if dropout else ''}; {group['split']} split, "
+        f"{f', dropout {dropout}' if dropout else ''}; {table.split(group)}, "
         f"{count(own['seed'].nunique(), 'seed')}. "
     )
     family = next((c.family for c in table.against(group)), 0)

@@ -48,6 +48,12 @@ class Table:
         """The contrasts of the headline in `group`."""
         return [c for c in self.headline if c.group == group.where]
 
+    def split(self, group: Group) -> str:
+        """What accuracies in `group` were taken on, and on how many images where a run's records say it."""
+        study = self.studies.get(group.where)
+        images = {run.info.evaluation_size for run in study.runs if run.info} if study else set[int]()
+        return f"{group['split']} split" + (f" of {images.pop():,} images" if len(images) == 1 else "")
+
     def arms_in(self, frame: pd.DataFrame) -> list[str]:
         """The arms that `frame` has rows of, in the order of the page."""
         present = set(frame["arm"])

@@ -6,11 +6,13 @@ from typing import Any
 
 import pandas as pd
 
+from icsbound.report import statistics as st
 from icsbound.report import tables as of_runs
 from icsbound.report.results.contrasts import Contrast
 from icsbound.report.results.groups import REST, case_name
 from icsbound.report.results.table import Table as Results
 from icsbound.report.tables import Table
+from icsbound.report.wording import measure
 
 _CONTRAST = ["experiment", "case", "arm", "control", "seeds", "accuracy %", "control %", "difference", "from", "to"]
 _CONTRAST += ["resampled from", "to ", "p", "Holm p", "verdict"]
@@ -67,14 +69,14 @@ def arms(table: Results) -> Table:
 def shifts(table: Results) -> Table:
     """One row an experiment, arm and view: the shift of the layers in monitored runs, and the accuracy beside it."""
     rows: list[list[Any]] = []
-    columns, note = list[str](), ""
+    columns, note = list[str](), f"{of_runs.SHIFTS} Accuracy: of all runs as trained, monitored or not."
     for group in table.groups:
         if study := table.studies.get(group.where):
             part, own = of_runs.shifts(study), table.of(table.accuracy, group)
             reached = own[own["case"] == REST].groupby("arm")["accuracy"].mean()
             rows += [[group.title, row[0], reached.get(row[0]), *row[1:]] for row in part.rows]
-            columns, note = ["experiment", "arm", "accuracy %", *part.columns[1:]], part.note
-    note += " Accuracy: of all runs as trained, monitored or not."
+            columns = ["experiment", "arm", "accuracy %", *part.columns[1:]]
+            note += f" {group.title}: {measure(st.main_part(study.distances))}" if part.rows else ""
     return Table("shift", "Shift beside accuracy", note, columns, rows)
 
 
