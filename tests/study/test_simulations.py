@@ -177,17 +177,22 @@ def test_the_layer_follows_its_mean_and_stays_within_its_bound() -> None:
     assert {p.panel for p in found} >= {"common scale", "stale deviations", "bound", "small samples flip"}
     assert [p for p in found if not stands(p)] == []
     stale = {(p.curve, p.x): p.value for p in found if p.panel == "stale deviations"}
-    assert stale["arithmetic, α = 0.5", 10] == pytest.approx(18, rel=0.01)
-    assert stale["harmonic, α = 0.5", 1000] == pytest.approx(4.0, rel=0.01)
-    assert stale["batch norm", 10] == pytest.approx(36, rel=0.01)
+    assert stale["arithmetic · α = 0.5", 10] == pytest.approx(18, rel=0.01)
+    assert stale["harmonic · α = 0.5", 1000] == pytest.approx(4.0, rel=0.01)
+    assert stale["geometric · α = 0.5", 10] == pytest.approx(8.7, rel=0.01)
+    for form in unitization.FORMS:
+        assert stale[f"{form} · α = 0 (batch norm)", 10] == pytest.approx(36, rel=0.01)
+        assert stale[f"{form} · α = 1", 10] == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize(("m", "batch_norm", "unitized"), [(8, 0.621, 0.615), (64, 0.216, 0.215)])
 def test_errors_of_single_channels_stay(m: int, batch_norm: float, unitized: float) -> None:
-    found = {p.curve: p.value for p in unitization._by_channel(0, m, 20, generator())}
-    assert found["batch norm"] == pytest.approx(batch_norm, rel=0.03)
-    assert found["α = 1"] == pytest.approx(unitized, rel=0.03)
-    assert found["α = 1"] == pytest.approx(found["batch norm"], rel=0.03)
+    found = {p.curve: p.value for p in unitization._by_channel(0, m, 6, generator())}
+    assert found["harmonic · α = 0 (batch norm)"] == pytest.approx(batch_norm, rel=0.03)
+    assert list(found) == [f"{form} · {name}" for form in unitization.FORMS for name in unitization.ALPHAS.values()]
+    for form in unitization.FORMS:
+        assert found[f"{form} · α = 1"] == pytest.approx(unitized, rel=0.03)
+        assert found[f"{form} · α = 0.5"] == pytest.approx(found["harmonic · α = 0 (batch norm)"], rel=0.03)
 
 
 def test_a_seed_fixes_every_number() -> None:

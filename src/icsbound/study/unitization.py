@@ -29,16 +29,9 @@ from icsbound.training import seeds
 NAME = "unitization"
 D, PROBE = 16, 256
 FORMS = ("arithmetic", "geometric", "harmonic")
-# Curve -> form and alpha; at alpha = 1 all forms are one.
-CURVES: dict[str, tuple[str, float]] = {
-    "batch norm": ("harmonic", 0.0),
-    "arithmetic, α = 0.5": ("arithmetic", 0.5),
-    "geometric, α = 0.5": ("geometric", 0.5),
-    "harmonic, α = 0.25": ("harmonic", 0.25),
-    "harmonic, α = 0.5": ("harmonic", 0.5),
-    "harmonic, α = 0.75": ("harmonic", 0.75),
-    "α = 1": ("harmonic", 1.0),
-}
+ALPHAS = {0.0: "α = 0 (batch norm)", 0.25: "α = 0.25", 0.5: "α = 0.5", 0.75: "α = 0.75", 1.0: "α = 1"}
+# Curve -> form and alpha, a small chart a form; at alpha = 0 all forms are batch norm, and at 1 all are one.
+CURVES = {f"{form} · {name}": (form, alpha) for form in FORMS for alpha, name in ALPHAS.items()}
 
 
 def points(seed: int, setting: Setting) -> Iterator[PointRecord]:
@@ -51,7 +44,7 @@ def points(seed: int, setting: Setting) -> Iterator[PointRecord]:
         for rho in (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0):
             yield from _stale(seed, name, form, alpha, rho, z)
     for m in (8, 16, 32, 64, 128):
-        yield from _by_channel(seed, m, 80 if setting.full else 20, g)
+        yield from _by_channel(seed, m, 40 if setting.full else 10, g)
     for exponent in range(7):
         yield from _within(seed, 10.0**exponent, g)
     for alpha in (0.0, 0.25, 0.5, 0.75, 0.9, 1.0):
@@ -114,12 +107,11 @@ def rms_norm(a: Tensor, b: Tensor) -> float:
 def _by_channel(seed: int, m: int, draws: int, g: torch.Generator) -> Iterator[PointRecord]:
     """Noise alone, as in the study `noise`, with and without unitization, over the root mean square norm."""
     d, n = 64, 200
-    curves = {name: CURVES[name] for name in ("batch norm", "arithmetic, α = 0.5", "harmonic, α = 0.5", "α = 1")}
-    found: dict[str, list[float]] = {name: [] for name in curves}
+    found: dict[str, list[float]] = {name: [] for name in CURVES}
     for _ in range(draws):
         z = drawn((n, d), g)
         noisy = [by_batch(z, drawn((m, d), g)) for _ in range(2)]
-        for name, (form, alpha) in curves.items():
+        for name, (form, alpha) in CURVES.items():
             a, b = (through(layer(d, form, alpha), u) for u in noisy)
             found[name].append(emd(a, b).value / rms_norm(a, b))
     panel = Panel(NAME, "errors by channel", seed, n, d, f"exact, mean of {draws} draws")

@@ -99,12 +99,14 @@ def unitization(harmonic: Callable[[float], float], used: float = 0.5) -> tuple[
     stale = "stale deviations"
     return verdict(
         "unitization",
-        made.curve("unitization", stale, "batch norm", rho, lambda r: 4 * r),
-        made.curve("unitization", stale, "arithmetic, α = 0.5", rho, lambda r: 2 * r),
-        made.curve("unitization", stale, "harmonic, α = 0.5", rho, harmonic),
+        made.curve("unitization", stale, "harmonic · α = 0 (batch norm)", rho, lambda r: 4 * r),
+        made.curve("unitization", stale, "arithmetic · α = 0.5", rho, lambda r: 2 * r),
+        made.curve("unitization", stale, "harmonic · α = 0.5", rho, harmonic),
         made.curve("unitization", "bound", "farthest output over R", rho, lambda r: used, lambda r: 1.0, "at most"),
-        made.curve("unitization", "errors by channel", "batch norm", (8, 64), lambda m: 2 / math.sqrt(m)),
-        made.curve("unitization", "errors by channel", "α = 1", (8, 64), lambda m: 1.9 / math.sqrt(m)),
+        made.curve(
+            "unitization", "errors by channel", "harmonic · α = 0 (batch norm)", (8, 64), lambda m: 2 / math.sqrt(m)
+        ),
+        made.curve("unitization", "errors by channel", "harmonic · α = 1", (8, 64), lambda m: 1.9 / math.sqrt(m)),
         made.curve("unitization", "small samples flip", "arithmetic", (0.0, 1.0), lambda a: 1 + 99 * a),
     )
 

@@ -189,6 +189,7 @@ PANELS = (
         "output norm / κ (log scale)",
         x_scale="log",
         y_scale="log",
+        split=True,
     ),
     Panel(
         "unitization",
@@ -199,6 +200,7 @@ PANELS = (
         "W1 (log scale)",
         x_scale="log",
         y_scale="log",
+        split=True,
     ),
     Panel(
         "unitization",
@@ -208,6 +210,7 @@ PANELS = (
         "factor by which deviations are understated",
         "W1 / rms norm",
         x_scale="log",
+        split=True,
     ),
     Panel(
         "unitization",
@@ -219,6 +222,7 @@ PANELS = (
         "W1 / rms norm (log scale)",
         x_scale="log",
         y_scale="log",
+        split=True,
     ),
     Panel(
         "unitization",

@@ -23,6 +23,14 @@ from icsbound.report.studies.reading import (
 )
 from icsbound.report.wording import listed, number, percent, times
 
+# What the verdict on unitization calls a curve -> its name in the figures.
+NAMED = {
+    "batch norm": "harmonic · α = 0 (batch norm)",
+    "arithmetic, α = 0.5": "arithmetic · α = 0.5",
+    "geometric, α = 0.5": "geometric · α = 0.5",
+    "harmonic, α = 0.5": "harmonic · α = 0.5",
+}
+
 
 def dimension(studies: Studies) -> tuple[str, str]:
     """Whether W1 grows with the dimension, and whether it does in units of the spread."""
@@ -95,9 +103,8 @@ def unitization(studies: Studies) -> tuple[str, str]:
     if len(rows):
         far = rows[rows["x"] == rows["x"].max()].set_index("curve")["mean"]
         near = rows[rows["x"] == rows["x"].min()].set_index("curve")["mean"]
-        names = ("batch norm", "arithmetic, α = 0.5", "geometric, α = 0.5", "harmonic, α = 0.5")
-        grown = {name: float(far[name] / near[name]) for name in names if name in far.index}
-        each = [f"{number(far[name])} ({name})" for name in grown]
+        grown = {name: float(far[curve] / near[curve]) for name, curve in NAMED.items() if curve in far.index}
+        each = [f"{number(far[NAMED[name]])} ({name})" for name in grown]
         text = f"Deviations understated {rows['x'].max():,.0f} times shift the outputs by {listed(each)}. "
         if {"harmonic, α = 0.5", "arithmetic, α = 0.5"} <= set(grown):
             bounded = grown["harmonic, α = 0.5"] < 0.1 * grown["arithmetic, α = 0.5"]
@@ -109,7 +116,8 @@ def unitization(studies: Studies) -> tuple[str, str]:
     if len(used):
         text += f"Harmonic layers with parameters by channel use up to {percent(used['mean'].max())} of their bound. "
         words.append(HOLDS if (used["mean"] <= 1 + 1e-9).all() else FAILS)
-    own, norm = (values(studies, "unitization", "errors by channel", curve) for curve in ("α = 1", "batch norm"))
+    curves = ("harmonic · α = 1", NAMED["batch norm"])
+    own, norm = (values(studies, "unitization", "errors by channel", curve) for curve in curves)
     if len(own) and own.shape == norm.shape:
         ratio = student(np.log(own / norm).mean(axis=1)).exp()
         text += f"Errors of single channels are another matter: at α = 1 they shift the outputs {times(ratio)} as far "
