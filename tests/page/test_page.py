@@ -116,7 +116,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     recorded.save(root / "train", recorded.of_run("unitized", 0))
     measured = (DistanceRecord, LayerRecord)
-    recorded.save(root / "measure", [line for line in recorded.of_run("bn", 0) if isinstance(line, measured)])
+    # As `icsbound measure` leaves it: every distance with what it says, and the verdicts at the end.
+    taken = [line for line in recorded.of_run("bn", 0, noise=0.2) if isinstance(line, measured)]
+    verdicts = ("moved", "below the floor", "moved", "not resolved", "moved")
+    recorded.save(root / "measure", [*recorded.judged(taken, verdicts), *transports("bn-seed0", recorded.STEPS)])
     for k, arm in enumerate(("bn", HOSTILE)):
         recorded.save(root / "hostile" / str(k), recorded.of_run(arm, 0, layers=(HOSTILE, "plain"), steps=(0, 1, 4)))
     many = [f"backbone.stage{i // 20}.block{i % 20}.norm" for i in range(200)]
@@ -151,7 +154,7 @@ def test_every_kind_of_page_is_quiet_and_drawn(browser: Any, folders: dict[str, 
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["compare", "many-layers", "hostile", "results"])
+@pytest.mark.parametrize("name", ["compare", "measure", "many-layers", "hostile", "results"])
 def test_nothing_sticks_out_at_any_width(browser: Any, folders: dict[str, Path], name: str, width: str) -> None:
     with Watched(browser, page_of(folders, name), viewport={"width": WIDTHS[width], "height": 800}) as seen:
         seen.shot(f"{name}-{width}")
@@ -241,6 +244,34 @@ def test_contrasts_sort_and_are_saved(browser: Any, folders: dict[str, Path]) ->
             seen.page.click("[data-csv=contrasts]")
         rows = list(csv.reader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
         assert [float(row[7]) for row in rows[1:]] == shown  # as it is sorted
+        seen.assert_quiet()
+
+
+def test_verdicts_are_shown_sort_and_are_saved(browser: Any, folders: dict[str, Path]) -> None:
+    with Watched(browser, page_of(folders, "measure"), viewport={"width": 1280, "height": 900}) as seen:
+        said = seen.page.locator("#findings li.moved")
+        assert said.count() == 2  # a view each
+        assert said.first.locator(".verdict").inner_text() == "moved"
+        assert "pooled view: of 18 distances, " in said.first.inner_text()
+        assert "Furthest moved " in said.first.inner_text()
+        table = seen.page.locator("#table-verdicts")
+        headings = [text.strip() for text in table.locator("thead th").all_inner_texts()]
+        for name in ("in spreads", "least p"):
+            heading, place = table.locator("thead th").nth(headings.index(name)), headings.index(name) + 1
+            heading.locator("button").click()
+            shown = column(seen, "verdicts", place)
+            assert len(set(shown)) == len(shown) == 6
+            assert shown == sorted(shown, key=float)
+            heading.locator("button").click()
+            assert column(seen, "verdicts", place) == shown[::-1]
+        table.scroll_into_view_if_needed()
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        seen.page.locator("details.table:has(#table-verdicts)").screenshot(path=SHOTS / "verdicts.png")
+        with seen.page.expect_download() as download:
+            seen.page.click("[data-csv=verdicts]")
+        rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text(encoding="utf-8"))))
+        assert {row["layer"] for row in rows} == set(recorded.LAYERS)
+        assert sum(int(row["moved"]) for row in rows) == 22  # of 36 in turn, of which three in five moved
         seen.assert_quiet()
 
 

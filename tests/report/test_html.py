@@ -214,6 +214,7 @@ def test_a_measurement_has_a_page(tmp_path: Path) -> None:
     recorded.save(tmp_path, [line for line in recorded.of_run("unitized", 0) if isinstance(line, kept)])
     page = Page(report.build(tmp_path))
     assert "Measured distances" in page.text
+    assert '<summary>Every run <span class="count">1 row</span>' in page.html
     assert set(page.data["drawn"]) == {"shift-heat-map", "shift-brackets", "em-tightness", "alpha"}
 
 
