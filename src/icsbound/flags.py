@@ -49,6 +49,8 @@ def add_training(command: argparse.ArgumentParser) -> None:
     command.add_argument("--probe", type=int, metavar="IMAGES", help="held-out images that the layers are measured on")
     command.add_argument("--captures", type=int, help="how often the layers are measured, besides once before training")
     command.add_argument("--every", type=int, metavar="STEPS", help="measure every so many steps instead")
+    command.add_argument("--picture", metavar="LAYER", help="the measured layer that is drawn (the last)")
+    command.add_argument("--no-picture", dest="picture", action="store_const", const=False, help="draw none")
     switch = argparse.BooleanOptionalAction
     command.add_argument("--standardize", action=switch, help="each image to mean 0 and variance 1 by itself")
     command.add_argument("--divide-by", choices=["std", "variance"], help="what channels are divided by (std)")
@@ -152,7 +154,7 @@ def configured(args: argparse.Namespace, base: TrainConfig) -> TrainConfig:
     given = _given(args, names)
     changes["recipe"] = recipes.recipe(args.recipe or base.recipe.name, args.data or base.data, **given)
     if base.monitor is not None:
-        of_monitor = {name: getattr(args, name) for name in ("probe", "captures", "every")}
+        of_monitor = {name: getattr(args, name) for name in ("probe", "captures", "every", "picture")}
         changes["monitor"] = dataclasses.replace(base.monitor, **{k: v for k, v in of_monitor.items() if v is not None})
     return dataclasses.replace(base, **changes)
 

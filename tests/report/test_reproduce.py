@@ -32,7 +32,13 @@ TRAIN = TrainConfig(
 
 @pytest.mark.parametrize(
     "config",
-    [TrainConfig(), TRAIN, TrainConfig(monitor=MonitorConfig(captures=3)), TrainConfig(mean=(0.5,), std=(0.25,))],
+    [
+        TrainConfig(),
+        TRAIN,
+        TrainConfig(monitor=MonitorConfig(captures=3)),
+        TrainConfig(mean=(0.5,), std=(0.25,)),
+        *(TrainConfig(monitor=MonitorConfig(picture=picture)) for picture in ("stages.0.norm1", False)),
+    ],
 )
 def test_train(config: TrainConfig) -> None:
     config = config.resolved()
@@ -78,6 +84,7 @@ def test_sweep(scale_lr: bool, monitor: MonitorConfig | None) -> None:
         MeasureConfig(checkpoints=("a.pt", "b c.pt"), model="my.nets:make", data="digits", layers=("blocks.*", "norm")),
         MeasureConfig(checkpoints=("run",), data_b=("digits:shift=fog,severity=2",), views=("sample",), law="train"),
         MeasureConfig(checkpoints=("run",), side="inputs", probe=64, batch_size=32, seed=3, rate=0.1, device="cpu"),
+        MeasureConfig(checkpoints=("run",), picture="stages.0.norm1"),
     ],
 )
 def test_measure(config: MeasureConfig) -> None:

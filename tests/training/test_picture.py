@@ -7,9 +7,11 @@ import small
 import torch
 
 from icsbound import records
+from icsbound._check import InputError
 from icsbound.measure.emd import emd
 from icsbound.records import DistanceRecord, TransportRecord
-from icsbound.training import loop
+from icsbound.training import compare, loop
+from icsbound.training.config import MonitorConfig, TrainConfig
 from icsbound.training.measure import measure
 from icsbound.training.picture import Picture
 from icsbound.training.states import MeasureConfig, Pair, State
@@ -36,6 +38,44 @@ def test_every_pair_of_states_is_drawn_on_one_plane(tmp_path: Path, monkeypatch:
     measure(config, tmp_path / "m", jobs=1)
     again = records.read(tmp_path / "m" / "records.jsonl")
     assert [r for r in again if isinstance(r, TransportRecord)] == [first, second]
+
+
+def test_the_layer_that_is_drawn_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small.few_digits(monkeypatch)
+    name = "blocks.1.norms.0"
+
+    def drawn(folder: Path) -> set[tuple[str, str]]:
+        found = records.read(folder / "records.jsonl")
+        return {(r.layer, r.view) for r in found if isinstance(r, TransportRecord)}
+
+    loop.train(small.config(monitor=MonitorConfig(probe=12, captures=1, picture=name)), tmp_path / "run")
+    assert drawn(tmp_path / "run") == {(name, "pooled")}
+    config = MeasureConfig(checkpoints=(str(tmp_path / "run"),), views=("sample",), probe=12, picture=name)
+    measure(config, tmp_path / "m", jobs=1)
+    assert drawn(tmp_path / "m") == {(name, "sample")}
+
+
+def test_a_name_that_no_measured_layer_has_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small.few_digits(monkeypatch)
+    unknown = "blocks.1.norms.9"
+    said = r"^picture must name one of the layers that are .*, got 'blocks\.1\.norms\.9': the nearest are 'blocks\.1\.n"
+    asked = small.config(monitor=MonitorConfig(probe=12, captures=1, picture=unknown))
+    with pytest.raises(InputError, match=said):
+        compare.compare(compare.CompareConfig(arms=("bn",), seeds=(0,), base=asked), tmp_path / "compare")
+    loop.train(small.config(monitor=None), tmp_path / "run")
+    with pytest.raises(InputError, match=said):
+        measure(MeasureConfig(checkpoints=(str(tmp_path / "run"),), probe=12, picture=unknown), tmp_path / "m")
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+
+def test_a_config_of_before_a_layer_could_be_named_is_that_of_today() -> None:
+    assert "picture" not in small.config().to_dict()["monitor"]
+    assert "picture" not in MeasureConfig(checkpoints=("run",)).to_dict()
+    for picture in ("norm", False):
+        config = small.config(monitor=MonitorConfig(picture=picture))
+        assert TrainConfig.from_dict(config.to_dict()) == config
 
 
 def test_few_rows_are_drawn_and_moved_as_cheaply_as_can_be() -> None:

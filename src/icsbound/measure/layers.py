@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
 from torch import nn
@@ -89,6 +89,12 @@ def named_in_full(layers: Layers) -> set[str]:
     return {selector for selector in selectors if isinstance(selector, str)}
 
 
+def nearest_to(name: str, names: Iterable[str]) -> str:
+    """Which of `names` are near to `name`, or else which there are, in words."""
+    close = difflib.get_close_matches(name, list(names), n=5, cutoff=0.5)
+    return f"the nearest are {', '.join(map(repr, close))}" if close else f"there are {_listed(list(names))}"
+
+
 def channel_axis_of(module: nn.Module) -> int | None:
     """1 for convolutions, batch and group norms, -1 for linear layers, layer norms and attention, None if unknown."""
     for kind in type(module).__mro__:  # so that a subclass with a name of its own is what its base is
@@ -107,8 +113,7 @@ def _matches(selector: Selector, found: dict[str, nn.Module]) -> list[str]:
         if not names and selector and (first := _first_name(selector, found)):
             raise InputError(f"layers must name a shared module by the first of its names, {first!r}, got {selector!r}")
         if not names:
-            close = difflib.get_close_matches(selector.strip("*?"), list(found), n=5, cutoff=0.5)
-            near = f"the nearest are {', '.join(map(repr, close))}" if close else f"there are {_listed(list(found))}"
+            near = nearest_to(selector.strip("*?"), found)
             raise InputError(f"layers must match layers of the model, got {selector!r}, which matches none: {near}")
         # A pattern takes in lists and dicts of modules, which hold layers and are never called themselves.
         return [name for name in names if type(found[name]).forward is not nn.Module.forward] or names

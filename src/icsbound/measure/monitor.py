@@ -23,6 +23,7 @@ from icsbound.measure.entries import Place, distance_record, layer_record, shift
 from icsbound.measure.floor import LEAST_ROWS, LEVEL, Shift, control, shift_report
 from icsbound.measure.layers import Layers
 from icsbound.measure.picture import Picture
+from icsbound.measure.picture import check as check_picture
 from icsbound.measure.ranks import gathered, require_group
 from icsbound.measure.saved import Clouds, Saved, restored
 from icsbound.measure.schedules import Budget, Pace, Schedule, schedule
@@ -57,8 +58,8 @@ class ICSMonitor:
         `icsbound.measure.entries.judged` judges all steps together when the training is over. It takes some five
         times as long as the distances alone.
     smallest: what the verdicts take for a shift, in units of each layer's spread before it.
-    picture: also draw the last layer in the first view, at every exact measurement: a `TransportRecord` of at most 160
-        outputs on the plane of the first capture, some 5 kB.
+    picture: also draw a layer in the first view, at every exact measurement: a `TransportRecord` of at most 160 outputs
+        on the plane of the first capture, some 5 kB. The name of a layer that is measured, or True for the last one.
     alert: called with the record of every "moved" verdict (`verdicts` are then on), once all records of the step are
         with the sinks and the monitor is ready for the next: it may raise, to stop a training that can be saved and
         resumed.
@@ -99,7 +100,7 @@ class ICSMonitor:
         verdicts: bool = False,
         smallest: float = 0.0,
         rate: float = LEVEL,
-        picture: bool = False,
+        picture: bool | str = False,
         alert: Callable[[VerdictRecord], object] | None = None,
         gather: bool = False,
         **settings: Any,
@@ -119,9 +120,10 @@ class ICSMonitor:
             self._budget.pace = self.pace
         self._views = (views,) if isinstance(views, str) else tuple(views)
         self._settings = Settings(law=law, **settings)
-        self._n, _ = prepare(
-            model, probe, layers, self._views, self._settings
-        )  # bad input is named now, not in mid-training
+        # Bad input is named now, not in mid-training.
+        self._n, chosen = prepare(model, probe, layers, self._views, self._settings)
+        if not isinstance(picture, bool):
+            check_picture(picture, chosen)
         if every is not None and self._n > LARGEST:
             few = trial(model, probe, layers, self._views, self._settings)
             refuse_large_probe(self._n, () if few is None else (cloud.shape[1] for cloud in few.clouds.values()))
@@ -134,7 +136,7 @@ class ICSMonitor:
         for name, one in (*(("sink", one) for one in self._sinks), *([] if alert is None else [("alert", alert)])):
             if not callable(one):
                 _check.fail(name, "be callable with a record", one)
-        self._picture = Picture(self._views[0]) if picture else None
+        self._picture = Picture(self._views[0], None if picture is True else picture) if picture else None
         self._gather = gather
         if gather:
             require_group()

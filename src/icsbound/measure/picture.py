@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
 
 from icsbound import _check
+from icsbound.measure.layers import nearest_to
 from icsbound.measure.plane import Plane, transported
 from icsbound.records import Place, TransportRecord
 
@@ -15,19 +16,30 @@ ROWS = 160  # inputs in the picture: more would be a stain
 PLANE = "plane."
 
 
+def check(layer: object, measured: Collection[str]) -> None:
+    """Raise InputError, with the nearest names, unless `layer` is one of the `measured` ones."""
+    if layer not in measured:
+        near = nearest_to(layer, measured) if isinstance(layer, str) else "True draws the last one"
+        _check.fail("picture", "name one of the layers that are measured", layer, f": {near}")
+
+
 class Picture:
-    """Follows the last layer in one view. Its plane is that of the first cloud it is shown.
+    """Follows `layer`, or the last one where that is None, in one view, on the plane of the first cloud it is shown.
 
     Clouds are as a capture gives them, by (layer, view). Of a layer with a single value an input nothing is drawn.
     """
 
-    def __init__(self, view: str) -> None:
-        self._view = view
+    def __init__(self, view: str, layer: str | None = None) -> None:
+        self._view, self._layer = view, layer
         self.plane: Plane | None = None
 
     def key(self, clouds: Mapping[tuple[str, str], Tensor]) -> tuple[str, str]:
-        """Layer and view that are followed."""
-        return [key for key in clouds if key[1] == self._view][-1]
+        """Layer and view that are followed. Raises InputError where the layer is not among `clouds`."""
+        names = [layer for layer, view in clouds if view == self._view]
+        if self._layer is None:
+            return names[-1], self._view
+        check(self._layer, names)
+        return self._layer, self._view
 
     def see(self, clouds: Mapping[tuple[str, str], Tensor]) -> None:
         """Fix the plane by the first clouds that are shown."""

@@ -36,6 +36,7 @@ MEASURE_FLAGS = {
     "--seed": "seed",
     "--rate": "rate",
     "--smallest": "smallest",
+    "--picture": "picture",
     "--dtype": "dtype",
     "--device": "device",
 }

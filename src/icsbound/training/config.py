@@ -24,7 +24,7 @@ class MonitorConfig:
 
     The layers are captured before training and after `every` steps each, or where `every` is None at `captures` steps
     in all: step k of these is total·(k / captures)², so that they are dense at the start, where the network moves
-    fastest.
+    fastest. `picture` names the layer that is drawn; True: the last one, False: none.
     """
 
     probe: int = 256
@@ -33,6 +33,7 @@ class MonitorConfig:
     views: tuple[str, ...] = ("pooled", "sample")
     against: str = "previous"
     law: str = "eval"
+    picture: bool | str = True
 
     def __post_init__(self) -> None:
         positive_int("probe", self.probe, 2)
@@ -55,7 +56,8 @@ class MonitorConfig:
         return chosen.__contains__
 
 
-# Not written where they are None: configs of before they existed stay what they were.
+# Not written where they are None, nor a monitor's picture where it is True: configs of before they existed stay what
+# they were.
 _WHERE_GIVEN = {"pretrained", "mean", "std"}
 
 
@@ -171,6 +173,8 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """This run as plain values of JSON, without `pretrained`, `mean` and `std` where there are none."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        if self.monitor is not None and self.monitor.picture is True:
+            del values["monitor"]["picture"]
         return {key: value for key, value in values.items() if value is not None or key not in _WHERE_GIVEN}
 
     def moved(self, data_dir: str | None = None, weights: str | None = None) -> TrainConfig:

@@ -10,7 +10,7 @@ from icsbound.training.states import MeasureConfig, Pair
 
 
 class Picture:
-    """Follows the last of the layers that are measured, in the first view, in every run by itself."""
+    """Follows the layer that `config` names, or else the last, in the first view, in every run by itself."""
 
     def __init__(self, config: MeasureConfig) -> None:
         self._config = config
@@ -20,7 +20,7 @@ class Picture:
         self, pair: Pair, before: dict[tuple[str, str], Tensor], after: dict[tuple[str, str], Tensor]
     ) -> list[Record]:
         """The transport between the two states of `pair`; nothing for a layer with a single value an input."""
-        drawn = self._of_run.setdefault(pair.run, picture.Picture(self._config.views[0]))
+        drawn = self._of_run.setdefault(pair.run, picture.Picture(self._config.views[0], self._config.picture))
         drawn.see(before)
         layer, view = key = drawn.key(before)
         place = Place(

@@ -99,7 +99,7 @@ class Session:
             views=config.views,
             against=config.against,
             law=config.law,
-            picture=True,
+            picture=config.picture,
         )
 
     def begin(self) -> None:

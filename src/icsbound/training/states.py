@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from icsbound._check import InputError, fail, is_text, one_of, positive_int, real
-from icsbound.measure import laws, views
+from icsbound.measure import laws, picture, views
 from icsbound.measure.capture import Probe, Settings, snapshot
 from icsbound.measure.collector import Snapshot
 from icsbound.measure.cost import refuse_large_probe
@@ -56,6 +56,7 @@ class MeasureConfig:
         files).
     rate: the share of false ones allowed among all "moved" verdicts.
     smallest: what a verdict takes for a shift, in units of a layer's spread in the first state; 0: any.
+    picture: the layer that is drawn, in the first view (None: the last).
     dtype: how outputs are kept, such as "float16" for half of the memory; None: as layers give them.
     """
 
@@ -74,6 +75,7 @@ class MeasureConfig:
     seed: int | None = None
     rate: float = 0.05
     smallest: float = 0.0
+    picture: str | None = None
     dtype: str | None = None
     device: str = "auto"
 
@@ -101,8 +103,10 @@ class MeasureConfig:
         arms.parse(self.arm)
 
     def to_dict(self) -> dict[str, Any]:
-        """This measurement as plain values of JSON."""
+        """This measurement as plain values of JSON, without `picture` where none is named."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        if self.picture is None:  # configs of before it existed stay what they were
+            del values["picture"]
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     @classmethod
@@ -170,6 +174,8 @@ class States:
         ends = (self.pairs[0].a, self.pairs[-1].b)  # a run's states between them have the same network
         tried = [self.capture(state, FEW) for state in ends]
         _same_layers(ends[1].step, *tried)
+        if config.picture is not None:
+            picture.check(config.picture, [layer for layer, view in tried[0].clouds if view == config.views[0]])
         if fewest := [len(cloud) for one in tried for cloud in one.clouds.values() if len(cloud) < FEW]:
             fail("data", f"be a function that returns {config.probe} inputs when asked for them", min(fewest))
         refuse_large_probe(config.probe, (cloud.shape[1] for one in tried for cloud in one.clouds.values()))
