@@ -119,6 +119,68 @@ def test_further_reasons(name, reason):
     assert str(record[0].message).endswith(f"'1' ({reason})")
 
 
+class Renamed(nn.Module):
+    """Calls layer and convolution by their second names."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.norm = UnitizedBatchNorm2d(4, alpha_init=0.0)
+        self.again, self.also = self.norm, self.conv
+
+    def forward(self, x):
+        return self.again(self.also(x))
+
+
+class Twice(Renamed):
+    """Calls the convolution a second time, by its other name."""
+
+    def forward(self, x):
+        return self.norm(self.conv(x)) + self.also(x)
+
+
+class Read(Renamed):
+    """Reads the convolution's weight by itself."""
+
+    def forward(self, x):
+        return self.norm(self.conv(x)) * self.conv.weight.sum()
+
+
+class Listed(Renamed):
+    """Keeps its convolution in a list that is no part of the model as well, and calls it there."""
+
+    def __init__(self):
+        super().__init__()
+        self.elsewhere = [self.conv]
+
+    def forward(self, x):
+        return self.norm(self.elsewhere[0](x))
+
+
+def test_a_layer_and_a_convolution_of_two_names_are_folded_under_both():
+    net = prepared(Renamed(), (4, 3, 5, 5))
+    folded = fold(net)
+    x = torch.randn(2, 3, 5, 5).double()
+    assert_near(folded(x), net(x), 1e-12)
+    assert folded.norm is folded.again
+    assert folded.conv is folded.also
+    assert type(folded.norm) is nn.Identity
+
+
+@pytest.mark.parametrize("kind", [Twice, Read])
+def test_a_convolution_that_is_used_again_is_not_folded(kind):
+    net = prepared(kind(), (4, 3, 5, 5))
+    with pytest.warns(UserWarning, match=r"'norm' \(no layer feeds it alone\)"):
+        folded = fold(net)
+    x = torch.randn(2, 3, 5, 5).double()
+    assert_near(folded(x), net(x), 1e-12)
+
+
+def test_a_call_that_folding_does_not_reach_is_refused():
+    with pytest.raises(InputError, match=r"^model must call its layers as the submodules that it holds, got one that"):
+        fold(prepared(Listed(), (4, 3, 5, 5)))
+
+
 def test_a_linear_layer_on_sequences_is_not_folded_in_silence():
     # (N, 4, 3) → linear → (N, 4, 4): the layer normalizes axis 1, which folding into the last axis would not.
     net = prepared(nn.Sequential(nn.Linear(3, 4), UnitizedBatchNorm1d(4, alpha_init=0.0)), (5, 4, 3))

@@ -97,7 +97,7 @@ def convert(model: nn.Module, *, strict: bool = False, **settings: Any) -> nn.Mo
             )
         warnings.warn(f"{len(found.left)} batch norms were left as they are: {listed}", UserWarning, stacklevel=2)
     elsewhere = next(model.parameters(), None)
-    return _replaced(
+    return replaced(
         model,
         {id(bn): _unitized(bn, settings, elsewhere) for _, bn, reason in _batch_norms(model) if reason is None},
     )
@@ -135,7 +135,7 @@ def revert(model: nn.Module, *, exact: bool = True) -> nn.Module:
                 f"model must be the same network without unitization to be reverted, got {len(inexact)} layers that "
                 f"differ from batch norm: {_listed(inexact)}; pass exact=False to drop the difference"
             )
-    return _replaced(model, {id(m): _reverted(m) for m in layers.values()})
+    return replaced(model, {id(m): _reverted(m) for m in layers.values()})
 
 
 def _batch_norms(model: nn.Module) -> Iterator[tuple[str, nn.Module, str | None]]:
@@ -289,7 +289,7 @@ def _reverted(layer: UnitizedBatchNorm) -> nn.Module:
     return nn.Sequential(new, nn.ReLU()) if layer.settings.activation == "relu" else new
 
 
-def _replaced(model: nn.Module, by_id: dict[int, nn.Module]) -> nn.Module:
+def replaced(model: nn.Module, by_id: dict[int, nn.Module]) -> nn.Module:
     """`model` with the modules of these ids replaced, everywhere they occur."""
     for parent in list(model.modules()):
         for name, child in parent._modules.items():

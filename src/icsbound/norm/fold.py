@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import Counter
+from collections.abc import Iterable
+from operator import attrgetter
 from typing import Any
 
 import torch.fx
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import fusion
 
 from icsbound._check import InputError
+from icsbound.norm.convert import replaced
 from icsbound.norm.modules import UnitizedBatchNorm
 from icsbound.norm.variants import UnitizedBatchNormAct2d
 
@@ -24,8 +27,14 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 class _Tracer(torch.fx.Tracer):
+    """Does not look into unitized layers, nor into `leaves`."""
+
+    def __init__(self, leaves: Iterable[nn.Module] = ()) -> None:
+        super().__init__()
+        self.leaves = set(leaves)
+
     def is_leaf_module(self, m: nn.Module, qualified_name: str) -> bool:
-        return isinstance(m, UnitizedBatchNorm) or super().is_leaf_module(m, qualified_name)
+        return isinstance(m, UnitizedBatchNorm) or m in self.leaves or super().is_leaf_module(m, qualified_name)
 
 
 class _Dense(nn.Module):
@@ -44,14 +53,15 @@ def fold(model: nn.Module) -> nn.Module:
     """A copy of `model` for inference, with every unitized layer that allows it folded into what precedes it.
 
     Foldable is a layer in evaluation mode with running statistics and α = 0 (after clamping), fed by a convolution, a
-    transposed convolution of one group or a linear layer whose output goes nowhere else. A fused ReLU, and the
-    modules of `UnitizedBatchNormAct2d`, stay in its place. Layers that cannot be folded stay as they are, and a
-    warning says which and why.
+    transposed convolution of one group or a linear layer whose output goes nowhere else; each of the two is called
+    once, under whichever of its names. A fused ReLU, and the modules of `UnitizedBatchNormAct2d`, stay in its place.
+    Layers that cannot be folded stay as they are, and a warning says which and why.
 
     The order of layers is found by `torch.fx`.
 
     Raises:
-        InputError: the model is in training mode, or `torch.fx` cannot trace it.
+        InputError: the model is in training mode, `torch.fx` cannot trace it, or it calls a folded layer by a
+            reference that is no name in the model (a plain list of layers, say).
     """
     layers = {name: m for name, m in model.named_modules() if isinstance(m, UnitizedBatchNorm)}
     training = [name or type(model).__name__ for name, layer in layers.items() if layer.training]
@@ -61,6 +71,7 @@ def fold(model: nn.Module) -> nn.Module:
         )
     folded = copy.deepcopy(model)
     reasons = dict.fromkeys(layers, "its place in the model is not a plain call of the layer")
+    instead: dict[int, nn.Module] = {}
     for name, before in _calls(folded).items():
         layer: Any = folded.get_submodule(name)
         source = None if before is None else folded.get_submodule(before)
@@ -69,10 +80,11 @@ def fold(model: nn.Module) -> nn.Module:
             reasons[name] = reason
             continue
         assert source is not None
-        assert before is not None
-        _set(folded, before, _fused(source, layer))
-        _set(folded, name, _rest(source, layer))
+        instead[id(source)] = _fused(source, layer)
+        instead[id(layer)] = _rest(source, layer)
         del reasons[name]
+    folded = replaced(folded, instead)
+    _check_calls(folded, instead)
     if reasons:
         listed = ", ".join(f"{name!r} ({reason})" for name, reason in list(reasons.items())[:5])
         more = f" and {len(reasons) - 5} more" if len(reasons) > 5 else ""
@@ -88,18 +100,34 @@ def _calls(model: nn.Module) -> dict[str, str | None]:
         raise InputError(
             f"model must be traceable by torch.fx to be folded, got {type(error).__name__}: {error}"
         ) from None
-    calls = [node for node in graph.nodes if node.op == "call_module"]
-    times = Counter(id(model.get_submodule(str(node.target))) for node in calls)
+    calls = {node: model.get_submodule(str(node.target)) for node in graph.nodes if node.op == "call_module"}
+    # What is inside of a module that the trace does not look into may be called there, and a tensor that is read by
+    # itself is used apart from the call of its module.
+    times = Counter(id(inner) for module in calls.values() for inner in module.modules())
+    read = {id(attrgetter(str(node.target))(model)) for node in graph.nodes if node.op == "get_attr"}
+    for module in model.modules():
+        times[id(module)] += any(id(t) in read for t in (*module._parameters.values(), *module._buffers.values()))
 
     def once(node: Any) -> bool:
-        return node in calls and times[id(model.get_submodule(str(node.target)))] == 1
+        return isinstance(node, torch.fx.Node) and node in calls and times[id(calls[node])] == 1
 
     found: dict[str, str | None] = {}
-    for node in calls:
-        if isinstance(model.get_submodule(str(node.target)), UnitizedBatchNorm) and once(node):
+    for node, module in calls.items():
+        if isinstance(module, UnitizedBatchNorm) and once(node):
             source: Any = node.args[0] if node.args else None
             found[str(node.target)] = str(source.target) if once(source) and len(source.users) == 1 else None
     return found
+
+
+def _check_calls(model: nn.Module, instead: dict[int, nn.Module]) -> None:
+    """Raise InputError if `model` still calls a module that was replaced."""
+    try:
+        _Tracer(instead.values()).trace(model)
+    except Exception:
+        raise InputError(
+            "model must call its layers as the submodules that it holds, got one that it keeps elsewhere too "
+            "(a plain list or tuple, say), where folding does not reach"
+        ) from None
 
 
 def _reason_against(layer: UnitizedBatchNorm, source: Any) -> str | None:
@@ -145,8 +173,3 @@ def _rest(source: nn.Module, layer: UnitizedBatchNorm) -> nn.Module:
     if len(parts) == 1:
         return parts[0]
     return nn.Sequential(*parts) if parts else nn.Identity()
-
-
-def _set(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, last = name.rpartition(".")
-    model.get_submodule(parent)._modules[last] = module
