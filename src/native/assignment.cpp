@@ -69,6 +69,7 @@ class Assignment : AugmentingPaths {
   enum class Stage { Reduce, Decide, Auction, Finish, Done };
 
   static constexpr double HINTED = 0.65;     // share of hinted columns among those taken, from where all hints are
+  static constexpr double LACKING = 0.05;    // ... if more rows than this share have no column; paths soon find the others
   static constexpr double NEARLY = 0.1;      // ... if no other matching is cheaper by more than this share
   static constexpr int PASSES = 2;           // of row reduction
   static constexpr int64_t REDUCTIONS = 2;   // times n in each pass
@@ -93,7 +94,8 @@ class Assignment : AugmentingPaths {
     const int64_t taken = n - static_cast<int64_t>(open.size());
     double hints = 0;
     for (int64_t i = 0; i < n; ++i) hints += at_(i, i);
-    if (10 * (n - taken) > n && static_cast<double>(hinted) >= HINTED * static_cast<double>(taken) &&
+    if (static_cast<double>(n - taken) > LACKING * static_cast<double>(n) &&
+        static_cast<double>(hinted) >= HINTED * static_cast<double>(taken) &&
         margin * static_cast<double>(n) <= NEARLY * hints) {
       for (int64_t i = 0; i < n; ++i) match(i, static_cast<int32_t>(i));
       open.clear();

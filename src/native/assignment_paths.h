@@ -15,8 +15,9 @@ class AugmentingPaths : protected Matching {
  protected:
   // `points` (or null) tell rows of the same point by the same number below `size`.
   AugmentingPaths(int64_t size, const double* cost, const double* start, const double* levels, const int64_t* points)
-      : Matching(size, cost, start, levels), point(points, points ? points + size : points), fresh(point.size()), distance(size, INF), entry(size), depth(size), parent(size), root(size),
-        reached(size), closed(size, 0), near(size / BLOCK + 1) {}
+      : Matching(size, cost, start, levels), point(points, points ? points + size : points), fresh(point.size()),
+        distance(size, INF), entry(size), depth(size), parent(size), root(size), reached(size), closed(size, 0),
+        near(size / BLOCK + 1) {}
 
   // Find paths, lower potentials so that they are tight, and augment every tree that reached a free column.
   void grow() {
