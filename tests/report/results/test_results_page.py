@@ -360,7 +360,8 @@ def test_contrasts_come_in_the_order_of_the_arms(tmp_path: Path) -> None:
 @pytest.mark.skipif(not KEPT.exists(), reason="the project keeps no results yet")
 def test_the_kept_text_is_that_of_the_kept_lines() -> None:
     """The command in protocol.md was run after the last change of lines, claims or writer."""
-    found = load(KEPT, [KEPT.with_name("claims.json"), KEPT.with_name("claims-2.json")])
+    rounds = sorted(KEPT.parent.glob("claims*.json"), key=lambda path: (len(path.name), path.name))
+    found = load(KEPT, rounds)
     drawn = figures.all_figures(found)
     assert markdown.text(found, drawn) == KEPT.with_name("results.md").read_text(encoding="utf-8")
     assert {p.stem for p in (KEPT.parent / "figures").glob("*.svg")} == {figure.name for figure in drawn}
