@@ -49,16 +49,18 @@ struct Norm {
   A t, by_alpha, by_n2;
 };
 
+// Finite even where n² has overflowed, as an infinite ν times an α of 0 would be NaN; so is α times it. NaN stays NaN.
 template <class A>
 INLINE A relative_norm(A n2, const Problem& p) {
-  const A nu = std::sqrt(n2 + A(p.norm_eps));
-  return p.shrink_only && nu < 1 ? A(1) : nu;
+  constexpr A most = std::numeric_limits<A>::max() / 1024;
+  const A nu = std::sqrt(n2 + A(p.norm_eps)), finite = nu > most ? most : nu;
+  return p.shrink_only && finite < 1 ? A(1) : finite;
 }
 
 struct Harmonic {
   template <class A>
   static INLINE A t(A nu) {
-    return nu < A(1e30) ? nu : A(1e30);  // k stays finite, and 0 for all that it is worth
+    return nu;
   }
   template <class A, class X>
   static INLINE X k(A t, X alpha) {

@@ -87,6 +87,19 @@ def test_is_batch_norm_in_single_precision():
 
 
 @EVERY_BACKEND
+@EVERY_SCOPE
+@pytest.mark.parametrize("interpolation", ["harmonic", "arithmetic", "geometric"])
+@pytest.mark.parametrize("rank", ["dense", "2d"])
+def test_is_batch_norm_where_the_square_of_the_input_overflows(rank, interpolation, scope):
+    layer, bn, shape = pair(rank, torch.float32, interpolation=interpolation, scope=scope)
+    layer.eval(), bn.eval()
+    x = torch.randn(shape) * 1e20
+    assert_same_step(layer, bn, x, torch.randn(shape), 2e-6)
+    y = reference.unitize(x, layer.weight, layer.bias, layer.alpha, (bn.running_mean, bn.running_var), layer.settings)
+    assert_near(y, bn(x), 2e-6)
+
+
+@EVERY_BACKEND
 def test_frozen_statistics_inside_a_training_network():
     layer, bn, shape = pair("2d")
     layer.alpha.requires_grad_(False)

@@ -24,9 +24,12 @@ from icsbound.norm.settings import Settings
 
 
 def relative_norm(n2: Tensor, settings: Settings) -> Tensor:
-    """ν = sqrt(n² + norm_eps), at least 1 where the layer only shrinks."""
+    """ν = sqrt(n² + norm_eps), at least 1 where the layer only shrinks.
+
+    It is finite even where n² has overflowed, as an infinite one times an α of 0 would be NaN; so is α times it.
+    """
     nu = torch.sqrt(n2 + settings.norm_eps)
-    return nu.clamp_min(1.0) if settings.shrink_only else nu
+    return nu.clamp(1.0 if settings.shrink_only else None, torch.finfo(nu.dtype).max / 1024)
 
 
 def scale(nu: Tensor, alpha: Tensor, settings: Settings) -> Tensor:

@@ -254,6 +254,22 @@ def test_alpha_at_an_end_of_its_range_can_leave_it():
         assert torch.equal(kept, interpolation.inward(free, p.alpha.detach(), (0.0, 1.0)))
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, in the interpreter
+@EVERY_FORM
+@EVERY_SCOPE
+def test_where_squares_overflow_in_evaluation_nothing_becomes_nan(form, scope):
+    p = problem((3, 5, 3, 6), dtype=torch.float32, seed=9)  # α is 0 in the first channel and 1 in the last
+    x, s = p.x.detach() * 1e25, Settings(interpolation=form, scope=scope)
+    y, _, (dx, dweight, dbias, _) = run(arranged(x, "rows"), p, arranged(p.dy, "rows"), s, False)
+    wanted, _, right = run_aten(x, p, p.dy, s, False)
+    for found, exact in ((y, wanted), (dx, right[0]), (dweight, right[1]), (dbias, right[2])):
+        assert bool(found.isfinite().all())
+        assert_near(found, exact, 1e-5)
+    x[1, 2, 0, 4] = torch.nan
+    y, _, _ = run(arranged(x, "rows"), p, arranged(p.dy, "rows"), s, False)
+    assert torch.equal(y.isnan(), run_aten(x, p, p.dy, s, False)[0].isnan())
+
+
 @BOTH_MODES
 def test_through_autograd(monkeypatch, training):
     """The layer's own node of the graph, whichever backend fills it: first and second order."""

@@ -94,7 +94,10 @@ def column(table, which, c0, C, BC: tl.constexpr):
 
 @triton.jit
 def relative_norm(n2, norm_eps, A: tl.constexpr, SHRINK: tl.constexpr):
+    """ν, finite even where n² has overflowed; see `icsbound.norm.interpolation`."""
     nu = tl.sqrt(n2 + number(norm_eps, A))
+    most = number(1.7e305 if tl.float64 == A else 3.3e35, A)
+    nu = tl.where(nu > most, most, nu)  # not minimum, which would lose a NaN
     if SHRINK:
         nu = tl.maximum(nu, 1.0)
     return nu
