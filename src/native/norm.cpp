@@ -37,6 +37,23 @@ void run(int, const Problem& p, bool forward) { norm_baseline::run(p, forward); 
 
 int chosen = -1;
 
+int level(int wanted) {
+  if (wanted >= 0 || chosen < 0) {
+    const int best = best_level();
+    chosen = wanted >= 0 && wanted < best ? wanted : best;
+  }
+  return chosen;
+}
+
+int32_t pass(const Problem& p, bool forward) {
+  try {
+    run(level(-1), p, forward);
+    return 0;
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
+}
+
 }  // namespace
 
 #define EXPORT __attribute__((visibility("default")))
@@ -47,15 +64,10 @@ extern "C" {
 EXPORT int32_t icsbound_simd_best() { return best_level(); }
 
 // The level in use; `wanted` >= 0 sets it first, to what the processor has at most.
-EXPORT int32_t icsbound_simd_level(int32_t wanted) {
-  if (wanted >= 0 || chosen < 0) {
-    const int best = best_level();
-    chosen = wanted >= 0 && wanted < best ? wanted : best;
-  }
-  return chosen;
-}
+EXPORT int32_t icsbound_simd_level(int32_t wanted) { return level(wanted); }
 
-EXPORT void icsbound_norm_forward(const Problem* p) { run(icsbound_simd_level(-1), *p, true); }
-EXPORT void icsbound_norm_backward(const Problem* p) { run(icsbound_simd_level(-1), *p, false); }
+// 0, or 1 where there was too little memory to work in.
+EXPORT int32_t icsbound_norm_forward(const Problem* p) { return pass(*p, true); }
+EXPORT int32_t icsbound_norm_backward(const Problem* p) { return pass(*p, false); }
 EXPORT int64_t icsbound_norm_problem_size() { return int64_t(sizeof(Problem)); }
 }

@@ -5,7 +5,9 @@
 // or half; A, the type of statistics, coefficients and sums, is double for double and float for the others.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <new>
 
 extern "C" {
 
@@ -42,11 +44,24 @@ struct Problem {
 
 }  // extern "C"
 
-// Runs body(begin, end) over pieces of [0, count), each of at least `grain` items, on torch's thread pool.
+// Runs body(begin, end) over pieces of [0, count), each of at least `grain` items, on torch's thread pool. A piece that
+// throws, for want of memory, does so on whatever thread it is: the caller's then throws in its place.
 template <class F>
 void in_parallel(const Problem& p, int64_t count, int64_t grain, F body) {
   if (count <= 0) return;
   if (!p.parallel_for || count <= grain) return body(int64_t(0), count);
-  Body call = [](int64_t begin, int64_t end, void* context) { (*static_cast<F*>(context))(begin, end); };
-  p.parallel_for(0, count, grain < 1 ? 1 : grain, call, &body);
+  struct Shared {
+    F& body;
+    std::atomic<bool> failed{false};
+  } shared{body};
+  Body call = [](int64_t begin, int64_t end, void* context) {
+    Shared& shared = *static_cast<Shared*>(context);
+    try {
+      shared.body(begin, end);
+    } catch (const std::bad_alloc&) {
+      shared.failed = true;
+    }
+  };
+  p.parallel_for(0, count, grain < 1 ? 1 : grain, call, &shared);
+  if (shared.failed) throw std::bad_alloc();
 }

@@ -2,11 +2,13 @@
 
 namespace SIMD {
 
-// Memory of one piece of parallel work.
+// Memory of one piece of parallel work; std::bad_alloc where there is none.
 template <class A>
 class Scratch {
  public:
-  explicit Scratch(int64_t count) : memory_(static_cast<A*>(std::malloc(sizeof(A) * size_t(count)))) {}
+  explicit Scratch(int64_t count) : memory_(static_cast<A*>(std::malloc(sizeof(A) * size_t(count)))) {
+    if (!memory_ && count) throw std::bad_alloc();
+  }
   ~Scratch() { std::free(memory_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;

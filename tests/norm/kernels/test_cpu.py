@@ -1,6 +1,8 @@
 """The native kernels against the closed form over ATen: settings, shapes, layouts, dtypes, instruction sets, edges."""
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -230,6 +232,56 @@ def test_constant_channels_and_zero_samples_stay_finite(scope, training, layout)
     y, _, grads = run(zeros, p, dy, Settings(scope=scope), training)
     assert bool(y.isfinite().all())
     assert all(bool(g.isfinite().all()) for g in grads)
+
+
+@pytest.mark.usefixtures("level")
+@EVERY_SCOPE
+def test_where_squares_overflow_in_evaluation_nothing_becomes_nan(scope):
+    for shape, form, layout in itertools.product(((3, 5, 3, 6), (3, 5)), INTERPOLATIONS, LAYOUTS):
+        p = problem(shape, dtype=torch.float32, seed=9)  # α is 0 in the first channel and 1 in the last
+        x, dy = arranged(p.x.detach() * 1e25, layout), arranged(p.dy, layout)
+        s = Settings(interpolation=form, scope=scope)
+        y, _, grads = run(x, p, dy, s, False)
+        wanted, _, right = run_aten(x, p, dy, s, False)
+        for a, b in ((y, wanted), (grads[0], right[0]), (grads[1], right[1]), (grads[2], right[2])):
+            assert bool(a.isfinite().all())
+            assert_near(a, b, 1e-5)
+        first = slice(None), 0
+        r = 1 / torch.sqrt(p.stored.var_C[0] + s.eps)
+        affine = p.weight[0].detach() * r * (x[first] - p.stored.mean_C[0]) + p.bias[0].detach()
+        torch.testing.assert_close(y[first], affine, rtol=1e-5, atol=0)
+
+
+@pytest.mark.usefixtures("level")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_nan_stays_nan_for_the_sample_or_the_pixel(layout):
+    for form, scope in itertools.product(INTERPOLATIONS, ("sample", "position")):
+        p = problem((3, 5, 3, 6), dtype=torch.float32)
+        x = p.x.detach().clone()
+        x[1, 2, 0, 4] = torch.nan
+        y, _, _ = run(arranged(x, layout), p, arranged(p.dy, layout), Settings(interpolation=form, scope=scope), False)
+        wanted = run_aten(x, p, p.dy, Settings(interpolation=form, scope=scope), False)[0]
+        assert torch.equal(y.isnan(), wanted.isnan())
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits the address space of a process")
+def test_too_little_memory_is_an_error_and_no_crash():
+    # In backward the kernels work in as much memory as x takes; torch needs next to none where dx is not wanted.
+    script = """
+import resource, torch
+from icsbound.norm.kernels import cpu
+from icsbound.norm.settings import Settings
+x, parameters = torch.randn(250, 20000, 2), cpu.Parameters(None, None, torch.zeros(20000))
+_, _, saved = cpu.forward(x, parameters, None, Settings())
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**23, resource.RLIM_INFINITY))
+try:
+    cpu.backward(x, x, parameters, saved, True, Settings(), want_dx=False)
+except MemoryError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "the layer's kernel found too little memory to work in\n"), done.stderr
 
 
 @EVERY_SCOPE

@@ -10,7 +10,7 @@ import ctypes
 import functools
 import math
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,8 +56,14 @@ def _calls() -> tuple[ctypes._NamedFuncPointer, ctypes._NamedFuncPointer] | None
         raise ImportError("the native library of icsbound was built from other sources than this Python code; rebuild")
     calls = native.icsbound_norm_forward, native.icsbound_norm_backward
     for call in calls:
-        call.argtypes, call.restype = (ctypes.c_char_p,), None
+        call.argtypes, call.restype, call.errcheck = (ctypes.c_char_p,), ctypes.c_int32, _checked
     return calls
+
+
+def _checked(status: Any, _call: Any, _arguments: Any) -> Any:
+    if status:
+        raise MemoryError("the layer's kernel found too little memory to work in")
+    return status
 
 
 def refusal(x: Tensor) -> str | None:
