@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from icsbound.measure import layer_bounds
 from icsbound.records import PointRecord
@@ -183,6 +184,20 @@ def test_the_layer_follows_its_mean_and_stays_within_its_bound() -> None:
     for form in unitization.FORMS:
         assert stale[f"{form} · α = 0 (batch norm)", 10] == pytest.approx(36, rel=0.01)
         assert stale[f"{form} · α = 1", 10] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_larger_bound_means_a_larger_shift() -> None:
+    for name, rho in unitization.RANKED.items():
+        found = list(unitization._ranked(0, name, rho, 40, generator()))
+        assert len(found) == 40
+        assert all(map(stands, found))
+        assert [p.x for p in found] == sorted(p.predicted for p in found if p.predicted is not None)
+        ranked = spearmanr([p.x for p in found], [p.value for p in found]).statistic
+        assert rho == 1 or ranked > 0.2  # exact statistics ask little of the bound, and it says little of them
+    exact = unitization._random(0.3, 1.0, generator())
+    assert torch.equal(exact.get_buffer("running_mean"), torch.zeros(unitization.D, dtype=torch.float64))
+    alpha = exact.clamped_alpha()
+    assert 0.3 <= float(alpha.min()) < float(alpha.max()) <= 1
 
 
 @pytest.mark.parametrize(("m", "batch_norm", "unitized"), [(8, 0.621, 0.615), (64, 0.216, 0.215)])

@@ -94,35 +94,63 @@ def test_noise_that_only_enlarges_is_no_shift(relative: Callable[[float], float]
     assert why in text
 
 
-def unitization(harmonic: Callable[[float], float], used: float = 0.5) -> tuple[str, str]:
-    rho = (3, 30, 1000)
-    stale = "stale deviations"
+def unitization(
+    harmonic: Callable[[float], float] = lambda r: 4.0,
+    used: float = 0.5,
+    *,
+    ranked: Callable[[float], float] = lambda bound: bound / 9,
+    common: float = 0.5,
+    single: float = 0.95,
+) -> tuple[str, str]:
+    """Shifts of each form, what of it is left over the norm of the outputs, and the shift against its bound."""
+    rho, none, half = (3, 30, 1000), "harmonic · α = 0 (batch norm)", "harmonic · α = 0.5"
+    stale, channels = "stale deviations", "errors by channel"
     return verdict(
         "unitization",
-        made.curve("unitization", stale, "harmonic · α = 0 (batch norm)", rho, lambda r: 4 * r),
+        made.curve("unitization", stale, none, rho, lambda r: 4 * r),
         made.curve("unitization", stale, "arithmetic · α = 0.5", rho, lambda r: 2 * r),
-        made.curve("unitization", stale, "harmonic · α = 0.5", rho, harmonic),
+        made.curve("unitization", stale, half, rho, harmonic),
+        made.curve("unitization", f"{stale}, scale-free", none, rho, lambda r: 1.4),
+        made.curve("unitization", f"{stale}, scale-free", half, rho, lambda r: 1.4 * common),
+        made.curve("unitization", "bound against shift", "exact statistics", range(9, 50, 10), ranked, noise=0.5),
         made.curve("unitization", "bound", "farthest output over R", rho, lambda r: used, lambda r: 1.0, "at most"),
-        made.curve(
-            "unitization", "errors by channel", "harmonic · α = 0 (batch norm)", (8, 64), lambda m: 2 / math.sqrt(m)
-        ),
-        made.curve("unitization", "errors by channel", "harmonic · α = 1", (8, 64), lambda m: 1.9 / math.sqrt(m)),
+        made.curve("unitization", channels, none, (8, 64), lambda m: 2 / math.sqrt(m)),
+        made.curve("unitization", channels, "harmonic · α = 1", (8, 64), lambda m: 2 * single / m**0.5, noise=0.02),
         made.curve("unitization", "small samples flip", "arithmetic", (0.0, 1.0), lambda a: 1 + 99 * a),
     )
 
 
 def test_unitization() -> None:
-    word, text = unitization(lambda r: 4.0)
+    word, text = unitization()
     assert word == "holds"
+    assert "the shift has a rank correlation with the bound of 0." in text
+    assert "Over the norm of the outputs, that is 0.50 times" in text
     assert "the harmonic 1.0: it levels off." in text or "the harmonic 1.00: it levels off." in text
-    assert "at α = 1 they shift the outputs 0.95 times" in text
+    assert "at α = 1 they shift the outputs, over their norm, 0.95 times" in text
     assert "the arithmetic form enlarges the shift up to 10" in text
     word, text = unitization(lambda r: 1.5 * r)
     assert word == "fails"
     assert "it does not level off" in text
-    word, text = unitization(lambda r: 4.0, used=1.3)
+    word, text = unitization(used=1.3)
     assert word == "fails"
     assert "3 of 3 predicted points contradict the prediction" in text
+    assert unitization(ranked=lambda bound: 9 / bound)[0] == "fails"
+    assert unitization(ranked=lambda bound: 1.0)[0] == "not resolved"
+    assert unitization(common=1.1)[0] == "fails"
+    assert unitization(single=1.1)[0] == "fails"
+    assert unitization(single=1.0)[0] == "not resolved"
+
+
+def test_seeds_that_agree_decide_where_chance_has_no_part_and_one_seed_does_not() -> None:
+    rho, stale = (3, 1000), "stale deviations"
+    for seeds, word in ((made.SEEDS, "holds"), (range(1), "not resolved")):
+        said, text = verdict(
+            "unitization",
+            made.curve("unitization", stale, "arithmetic · α = 0.5", rho, lambda r: 2 * r, seeds=seeds, noise=0),
+            made.curve("unitization", stale, "harmonic · α = 0.5", rho, lambda r: 4.0, seeds=seeds, noise=0),
+        )
+        assert said == word
+        assert ("it levels off." in text) == (word == "holds")
 
 
 def reduction(share: float, ratio: float) -> tuple[str, str]:

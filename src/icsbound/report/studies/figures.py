@@ -58,8 +58,8 @@ def _drawn(panel: Panel, rows: pd.DataFrame) -> pd.DataFrame:
     data = rows[["curve", "x", "mean", "low", "high", "predicted", "relation", "verdict"]].copy()
     data[["predicted", "low", "high"]] = data[["predicted", "low", "high"]].astype("float64")
     if panel.split:
-        parts = data["curve"].str.split(" · ", n=1, expand=True)
-        data = data.assign(part=parts[0], curve=parts[1])
+        parts = data["curve"].str.partition(" · ")  # of an older study, a curve may have no part
+        data = data.assign(part=parts[0], curve=parts[2].where(parts[1] != "", parts[0]))
     data = data[np.isfinite(data["mean"])]
     if panel.fraction:
         data[["low", "high"]] = data[["low", "high"]].clip(0.0, 1.0)
@@ -162,5 +162,6 @@ def _dots(panel: Panel, data: pd.DataFrame, curves: list[str]) -> Any:
 
 def _scatter(panel: Panel, data: pd.DataFrame, curves: list[str]) -> Any:
     base = alt.Chart(TABLE).encode(x=_x(panel, data), color=_colour(curves, True))
-    point = base.mark_point(size=70, filled=True, opacity=0.9).encode(y=_y(panel, "mean"), tooltip=_tip(data, "part"))
+    tip = _tip(data, "part") if panel.split else _tip(data)
+    point = base.mark_point(size=70, filled=True, opacity=0.9).encode(y=_y(panel, "mean"), tooltip=tip)
     return point.properties(width=WIDTH, height=300)

@@ -236,6 +236,18 @@ PANELS = (
     ),
     Panel(
         "unitization",
+        "bound against shift",
+        "Does a larger bound mean a larger shift?",
+        "A dot a pair of random layers, in the order of their bounds and averaged over seeds. Rising: the bound, loose "
+        "as it is, ranks what can happen to them.",
+        "|β − β′| + R + R′ (log scale)",
+        "W1 (log scale)",
+        kind="scatter",
+        x_scale="log",
+        y_scale="log",
+    ),
+    Panel(
+        "unitization",
         "small samples flip",
         "Where unitization enlarges the shift",
         _MEASURED + "Small samples are made as large as others; with shrinking alone they stay small.",

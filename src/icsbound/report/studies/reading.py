@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from icsbound.report.intervals import Interval, student
 from icsbound.report.studies.points import Studies
@@ -47,9 +48,36 @@ def last_over_first(studies: Studies, study: str, panel: str, curve: str) -> Int
     return student(np.log(found.iloc[:, -1] / found.iloc[:, 0])).exp() if len(found) else student([])
 
 
-def word(interval: Interval, null: float, wanted: str) -> str:
-    """`HOLDS` where the interval lies on the wanted side ("higher", "lower") of `null`, `FAILS` on the other."""
+def over(studies: Studies, study: str, panel: str, curve: str, other: str) -> Interval:
+    """One curve over another, seed by seed, as a geometric mean over their points and over seeds."""
+    one, two = (values(studies, study, panel, name) for name in (curve, other))
+    if one.empty or one.shape[1] != two.shape[1]:
+        return student([])
+    return student(np.log(one / two).dropna().mean(axis=1)).exp()
+
+
+def rank(rows: pd.DataFrame) -> float | None:
+    """Spearman's rank correlation of x and value; None where too few of them differ."""
+    if len(rows) < 3 or min(rows["x"].nunique(), rows["value"].nunique()) < 2:
+        return None
+    return float(stats.spearmanr(rows["x"], rows["value"]).statistic)
+
+
+def ranks(rows: pd.DataFrame) -> Interval:
+    """The mean over seeds of `rank`."""
+    found = [rank(group) for _, group in rows.groupby("seed")]
+    return student([one for one in found if one is not None])
+
+
+def word(interval: Interval, null: float, wanted: str, *, exact: bool = False) -> str:
+    """`HOLDS` where the interval lies on the wanted side ("higher", "lower") of `null`, `FAILS` on the other.
+
+    Where chance has no part (`exact`), several seeds may agree to rounding, which leaves no interval: their common
+    value then decides. One seed never does.
+    """
     said = interval.verdict(null)
+    if exact and interval.count > 1 and not interval.known and interval.mean != null:
+        said = "higher" if interval.mean > null else "lower"
     return HOLDS if said == wanted else OPEN if said == "not resolved" else FAILS
 
 

@@ -7,14 +7,16 @@ import math
 import numpy as np
 
 from icsbound.report.intervals import student
-from icsbound.report.studies.points import Studies
+from icsbound.report.studies.points import AGREES, CONTRADICTS, Studies
 from icsbound.report.studies.reading import (
     FAILS,
     HOLDS,
     OPEN,
     exponent,
     last_over_first,
+    over,
     power,
+    ranks,
     row,
     together,
     values,
@@ -97,34 +99,70 @@ def noise(studies: Studies) -> tuple[str, str]:
 
 
 def unitization(studies: Studies) -> tuple[str, str]:
-    """Whether the harmonic form is bounded where others are not, what it does not help, and where it harms."""
-    rows = studies.panel("unitization", "stale deviations")
-    text, words = "", list[str]()
-    if len(rows):
-        far = rows[rows["x"] == rows["x"].max()].set_index("curve")["mean"]
-        near = rows[rows["x"] == rows["x"].min()].set_index("curve")["mean"]
-        grown = {name: float(far[curve] / near[curve]) for name, curve in NAMED.items() if curve in far.index}
-        each = [f"{number(far[NAMED[name]])} ({name})" for name in grown]
-        text = f"Deviations understated {rows['x'].max():,.0f} times shift the outputs by {listed(each)}. "
-        if {"harmonic, α = 0.5", "arithmetic, α = 0.5"} <= set(grown):
-            bounded = grown["harmonic, α = 0.5"] < 0.1 * grown["arithmetic, α = 0.5"]
-            text += f"From {rows['x'].min():g} times on, the arithmetic form grew "
-            text += f"{number(grown['arithmetic, α = 0.5'])} times, the harmonic {number(grown['harmonic, α = 0.5'])}: "
-            text += "it levels off. " if bounded else "it does not level off. "
-            words.append(HOLDS if bounded else FAILS)
-    used = studies.panel("unitization", "bound")
-    if len(used):
-        text += f"Harmonic layers with parameters by channel use up to {percent(used['mean'].max())} of their bound. "
-        words.append(HOLDS if (used["mean"] <= 1 + 1e-9).all() else FAILS)
-    curves = ("harmonic · α = 1", NAMED["batch norm"])
-    own, norm = (values(studies, "unitization", "errors by channel", curve) for curve in curves)
-    if len(own) and own.shape == norm.shape:
-        ratio = student(np.log(own / norm).mean(axis=1)).exp()
-        text += f"Errors of single channels are another matter: at α = 1 they shift the outputs {times(ratio)} as far "
-        text += "as in batch norm. "
+    """Whether the harmonic form is bounded where others are not, whether that tells something, and where it harms."""
+    said = [_levels_off(studies), _ranking(studies), _over_norms(studies)]
     flips = studies.panel("unitization", "small samples flip")
+    text = "".join(part for part, _ in said)
     if len(flips):
         worst = flips.loc[flips["mean"].idxmax()]
         text += f"Where small samples change sign, the {worst['curve']} form enlarges the shift up to "
         text += f"{number(worst['mean'])} times."
-    return together(*words), text
+    return together(*(one for _, words in said for one in words)), text
+
+
+def _levels_off(studies: Studies) -> tuple[str, list[str]]:
+    """How far understated deviations move each form, and whether the harmonic one stops."""
+    name, text, words = "stale deviations", "", list[str]()
+    far = {called: row(studies, "unitization", name, curve) for called, curve in NAMED.items()}
+    each = [f"{number(one['mean'])} ({called})" for called, one in far.items() if one is not None]
+    x = xs(studies, "unitization", name, NAMED["harmonic, α = 0.5"])
+    if each and len(x) > 1:
+        text = f"Deviations understated {x[-1]:,.0f} times shift the outputs by {listed(each)}. "
+    pair = [NAMED[called] for called in ("harmonic, α = 0.5", "arithmetic, α = 0.5")]
+    ends = [values(studies, "unitization", name, curve) for curve in pair]
+    if len(x) > 1 and all(len(one) for one in ends):
+        harmonic, arithmetic = (one.iloc[:, -1] / one.iloc[:, 0] for one in ends)
+        words = [word(student(np.log(harmonic / arithmetic).dropna()), math.log(0.1), "lower", exact=True)]
+        grown = [last_over_first(studies, "unitization", name, curve).mean for curve in pair]
+        text += f"From {x[0]:g} times on, the arithmetic form grew {number(grown[1])} times, the harmonic "
+        text += f"{number(grown[0])}: "
+        text += {HOLDS: "it levels off. ", FAILS: "it does not level off. "}.get(
+            words[0], "whether it levels off is not resolved. "
+        )
+    return text, words
+
+
+def _ranking(studies: Studies) -> tuple[str, list[str]]:
+    """How much of its bound the harmonic form uses, and whether a larger bound means a larger shift."""
+    text, words = "", list[str]()
+    used = studies.panel("unitization", "bound")
+    if len(used):
+        text = f"Harmonic layers with parameters by channel use up to {percent(used['mean'].max())} of their bound. "
+        kept = set(used["verdict"])
+        words = [FAILS if CONTRADICTS in kept else HOLDS if kept == {AGREES} else OPEN]
+    drawn = studies.by_seed("unitization", "bound against shift")
+    found = {curve: ranks(rows) for curve, rows in drawn.groupby("curve", sort=False)}
+    if found := {curve: one for curve, one in found.items() if one.count}:
+        each = [f"{power(one)} ({curve})" for curve, one in found.items()]
+        text += (
+            f"Over layers with random α, γ and β, the shift has a rank correlation with the bound of {listed(each)}. "
+        )
+        words += [word(one, 0.0, "higher") for one in found.values()]
+    return text, words
+
+
+def _over_norms(studies: Studies) -> tuple[str, list[str]]:
+    """Whether the shift is smaller than batch norm's in units of the outputs, where errors are common, and single."""
+    text, words = "", list[str]()
+    common, single = (
+        over(studies, "unitization", panel, f"harmonic · {alpha}", NAMED["batch norm"])
+        for panel, alpha in (("stale deviations, scale-free", "α = 0.5"), ("errors by channel", "α = 1"))
+    )
+    if common.count:
+        text += f"Over the norm of the outputs, that is {times(common)} as far as in batch norm. "
+        words.append(word(common, 1.0, "lower", exact=True))
+    if single.count:
+        text += "Errors of single channels are another matter: at α = 1 they shift the outputs, over their norm, "
+        text += f"{times(single)} as far as in batch norm. "
+        words.append(word(single, 1.0, "lower"))
+    return text, words

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
 
 from icsbound.report.intervals import student
 from icsbound.report.studies.points import Studies
-from icsbound.report.studies.reading import FAILS, HOLDS, OPEN, power, row, share, together, values, word
+from icsbound.report.studies.reading import FAILS, HOLDS, OPEN, power, rank, row, share, together, values, word
 from icsbound.report.wording import count, listed, number, percent, points, times
 
 NEGLIGIBLE = 0.05  # a share of the shift below which it does not matter
@@ -171,6 +170,6 @@ def _ranks(studies: Studies, which: str) -> list[float]:
     rows = studies.by_seed("shift", f"{which} against accuracy")
     found: dict[int, list[float]] = {}
     for (seed, _), group in rows.assign(arm=rows["curve"].str.split(" · ").str[1]).groupby(["seed", "arm"]):
-        if len(group) > 2 and group["x"].nunique() > 1 and group["value"].nunique() > 1:
-            found.setdefault(int(seed), []).append(float(stats.spearmanr(group["x"], group["value"]).statistic))
+        if (one := rank(group)) is not None:
+            found.setdefault(int(seed), []).append(one)
     return [float(np.mean(each)) for each in found.values()]
