@@ -205,11 +205,12 @@ def compiled(rank: int) -> None:
 
 def limits(rank: int) -> None:
     """What cannot be synchronized is refused in every process alike, so that none waits for another."""
-    layer = UnitizedBatchNorm1d(3, process_group="world", track_running_stats=False)
+    layer = UnitizedBatchNorm1d(3, process_group="world")
     value = torch.randn(1 - rank, 3)  # one sample in the first process, none in the second
     refused(lambda: layer(value), "x must hold more than one value per channel in training, over all processes")
     x = torch.randn(4, 3, requires_grad=True)
     refused(lambda: torch.func.grad(lambda t: layer(t).sum())(x), "process_group must be None under torch.func")
+    assert layer.num_batches_tracked == 0  # what is refused is not counted
     (g,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
     refused(lambda: g.sum().backward(), "once_differentiable")
     # Sizes of images may differ between processes, except where one norm is shared by all.

@@ -1,5 +1,6 @@
 """The wording of every refusal: it names the argument, the value or shape, and what would be right."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -31,6 +32,18 @@ GROUP = (
 )
 REFUSALS = {
     # Input of the wrong kind.
+    "a list": (
+        lambda: UnitizedBatchNorm1d(3)([[1.0, 2.0, 3.0]]),
+        "x must be a torch tensor, got a list; torch.as_tensor(x) makes one of numbers",
+    ),
+    "an array": (
+        lambda: UnitizedBatchNorm1d(3)(np.ones((4, 3), dtype=np.float32)),
+        "x must be a torch tensor, got a numpy.ndarray; torch.as_tensor(x) makes one of numbers",
+    ),
+    "an array for the function": (
+        lambda: unitized_batch_norm(np.ones((4, 3)), None, None, None, None, torch.zeros(3), training=True),
+        "x must be a torch tensor, got a numpy.ndarray; torch.as_tensor(x) makes one of numbers",
+    ),
     "rank of 2d": (
         call(UnitizedBatchNorm2d(3), 4, 3, 5),
         "x must be 4-dimensional for UnitizedBatchNorm2d, got shape (4, 3, 5)",
@@ -78,6 +91,10 @@ REFUSALS = {
     "half of the statistics": (
         function(running_var=None),
         "running_mean and running_var must be given together, got only one of them",
+    ),
+    "the function's momentum": (
+        function(training=True, momentum=None),
+        "momentum must be a finite number, got None",
     ),
     "the function's settings": (
         function(scope="image"),
@@ -141,6 +158,9 @@ def test_a_refused_batch_changes_nothing():
     for shape in ((1, 3, 1, 1), (4, 5, 2, 2), (4, 3)):
         with pytest.raises(InputError):
             layer(torch.ones(shape))
+    layer.process_group = "world"  # which torch.distributed knows nothing of
+    with pytest.raises(InputError):
+        layer(torch.ones(4, 3, 2, 2))
     assert layer.num_batches_tracked == 0
     assert layer.running_var.tolist() == [1.0] * 3
 

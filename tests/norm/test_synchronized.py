@@ -42,6 +42,11 @@ def test_one_process_alone_needs_no_exchange(tmp_path):
         assert torch.equal(layer(x), twin(x))
         group = dist.new_group([0])
         assert UnitizedBatchNorm1d(3, process_group=group)(x).shape == x.shape
+        untracked = UnitizedBatchNorm1d(3, process_group="world", track_running_stats=False)
+        for refusing in (layer, untracked, untracked.eval()):
+            with pytest.raises(ValueError, match=r"^x must hold more than one value per channel in training, got"):
+                refusing(x[:1])
+        assert layer.num_batches_tracked == 1
     finally:
         dist.destroy_process_group()
     with pytest.raises(ValueError, match=r"process_group must be None until torch.distributed is initialised"):

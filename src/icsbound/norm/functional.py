@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from icsbound import _check
 from icsbound._check import InputError
 from icsbound.norm import ops, settings, synchronized
 from icsbound.norm.kernels.aten import Statistics
@@ -38,6 +39,9 @@ def unitized_batch_norm(
 ) -> Tensor:
     """Batch normalization followed by unitization of each sample; the equation stands in `UnitizedBatchNorm2d`.
 
+    Nothing is counted here: where batches are averaged cumulatively (`momentum=None` of the layer) or zero-debiased,
+    the caller gives each call the momentum that this batch is to have.
+
     Args:
         x: (N, C, *), float64, float32, bfloat16 or float16.
         running_mean, running_var: (C,), updated in place in training: ``new = (1 - momentum) old + momentum batch``,
@@ -47,20 +51,26 @@ def unitized_batch_norm(
         weight, bias: γ and β, (C,); None for 1 and 0.
         alpha: α, (C,).
         training: normalize by the statistics of the batch; else by the running ones.
-        momentum: weight of the new batch in the running statistics.
+        momentum: weight of the new batch in the running statistics, a number: None is for the layer, which counts.
         eps, interpolation, scope, target, alpha_range, norm_eps, shrink_only, variance, activation, process_group: as
             in `UnitizedBatchNorm2d`.
 
+    Returns:
+        y, (N, C, *), in the dtype and memory format of x.
+
     Raises:
-        InputError: a tensor of another shape, device or kind, one value per channel in training, a setting out of
-            range.
+        InputError: a tensor of another shape, device or kind, one value per channel where the batch's statistics are
+            used, a setting out of range.
     """
     if isinstance(x, torch.fx.Proxy):  # one call in the graph that torch.fx traces
         return x.tracer.create_proxy("call_function", unitized_batch_norm, (), locals())
+    check_tensor(x)
     chosen = settings.checked(
         eps, norm_eps, interpolation, scope, target, alpha_range, shrink_only, variance, activation
     )
-    group = synchronized.checked_group(process_group)
+    if training and running_mean is not None:
+        _check.real("momentum", momentum, 0.0, 1.0)
+    group = exchanging(synchronized.checked_group(process_group), training)
     check_input(x, running_mean, running_var, weight, bias, alpha, training, group)
     if training and recomputing():
         running_mean = running_var = None
@@ -77,23 +87,27 @@ def apply(
     training: bool,
     momentum: settings.Count,
     chosen: settings.Settings,
-    process_group: Any = None,
+    group: Any = None,
 ) -> Tensor:
     """`unitized_batch_norm` with its settings and its input (`check_input`) already checked.
 
-    In training the running statistics move, if given, also where the pass repeats another (`recomputing`).
+    `group` is that of `exchanging`. In training the running statistics move, if given, also where the pass repeats
+    another (`recomputing`).
     """
     kept = None if running_mean is None or running_var is None else Statistics(running_mean, running_var)
-    if training and process_group is not None:
-        group = synchronized.resolved(process_group)
-        if group is not None:
-            return _synchronized(x, kept, weight, bias, alpha, momentum, chosen, group)
+    if group is not None:
+        return _synchronized(x, kept, weight, bias, alpha, momentum, chosen, group)
     if x.numel() == 0:
         return _empty(x, weight, bias, alpha)
     if not training:
         return ops.unitize(x, weight, bias, alpha, kept, chosen)[0]
     moved = None if kept is None else _running(kept, momentum, x.numel() // x.shape[1], chosen)
     return ops.unitize(x, weight, bias, alpha, None, chosen, moved)[0]
+
+
+def exchanging(process_group: Any, training: bool) -> Any:
+    """The group whose batches share their statistics in this pass; None where it is this process alone."""
+    return synchronized.resolved(process_group) if training and process_group is not None else None
 
 
 def _running(kept: Statistics, momentum: settings.Count, count: settings.Count, chosen: settings.Settings) -> Running:
@@ -123,8 +137,18 @@ def recomputing() -> bool:
     """Whether this forward pass runs inside a backward pass, where activation checkpointing repeats it.
 
     The batch has been counted then: `nn.BatchNorm` moves its running statistics a second time, this layer does not.
+    What else runs forward inside a backward pass cannot be told from that: a layer that a hook on a gradient calls for
+    the first time, or the solver of an implicit layer, moves no statistics in training either.
     """
     return not torch.compiler.is_compiling() and bool(torch._C._current_graph_task_id() != -1)
+
+
+def check_tensor(x: Any) -> None:
+    """Raise InputError if `x` is no tensor."""
+    if not isinstance(x, Tensor):
+        kind = type(x)
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        raise InputError(f"x must be a torch tensor, got a {name}; torch.as_tensor(x) makes one of numbers")
 
 
 def check_input(
@@ -135,9 +159,12 @@ def check_input(
     bias: Tensor | None,
     alpha: Tensor,
     training: bool,
-    process_group: Any = None,
+    group: Any = None,
 ) -> None:
-    """Raise InputError, naming the argument, if these tensors cannot be normalized together."""
+    """Raise InputError, naming the argument, if these tensors cannot be normalized together.
+
+    With a `group` to exchange with, how many values there are is known only afterwards.
+    """
     if x.dtype not in DTYPES:
         raise InputError(
             f"x must be float64, float32, bfloat16 or float16, got dtype {str(x.dtype).removeprefix('torch.')}"
@@ -153,7 +180,7 @@ def check_input(
     for tensor in (alpha, weight, bias, running_mean, running_var):
         if tensor is not None and (tensor.shape != per_channel or tensor.device != device):
             _name_misfit(x, alpha=alpha, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var)
-    if process_group is None and (training or running_mean is None) and x.numel() == C:
+    if group is None and (training or running_mean is None) and x.numel() == C:
         raise InputError(
             f"x must hold more than one value per channel in training, got shape {tuple(x.shape)}: "
             "a single value has no variance; use a larger batch, or drop the incomplete last one"

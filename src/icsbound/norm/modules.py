@@ -102,18 +102,16 @@ class UnitizedBatchNorm(_NormBase):
     def eps(self, value: float) -> None:
         self.settings = self.settings._replace(eps=_check.real("eps", value, low=0.0))
 
-    def _update_factor(self) -> settings.Count:
-        """The weight of this batch in the running statistics; counts the batch."""
-        counter, momentum = self.num_batches_tracked, self.momentum
-        if counter is not None:
-            counter.add_(1)
+    def _update_factor(self, counter: Tensor | None) -> settings.Count:
+        """The weight in the running statistics of the batch that comes after the `counter` ones so far."""
+        momentum = self.momentum
         if momentum is not None and not (self.debias and counter is not None and momentum > 0):
             return momentum
         if counter is None:
             return 0.0
         # A program that is traced holds the count as a tensor: its value is not known yet.
         traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
-        seen: settings.Count = counter.double() if traced else float(counter)
+        seen: settings.Count = 1.0 + (counter.double() if traced else float(counter))
         if momentum is None:  # cumulative average
             return 1.0 / seen
         # An exponential average of what was seen, without the weight of the initial value.
@@ -123,6 +121,7 @@ class UnitizedBatchNorm(_NormBase):
         """(N, C, *) → the same shape, dtype and memory format."""
         if isinstance(x, torch.fx.Proxy) and type(self).forward is UnitizedBatchNorm.forward:
             return self._traced(x)
+        functional.check_tensor(x)
         if x.ndim not in self._ranks:
             wanted = " or ".join(f"{r}-dimensional" for r in self._ranks)
             raise InputError(f"x must be {wanted} for {type(self).__name__}, got shape {tuple(x.shape)}")
@@ -131,10 +130,14 @@ class UnitizedBatchNorm(_NormBase):
         mean, var, weight, bias, alpha = self._tensors()
         if training and not update:
             mean = var = None
-        group = self.process_group
+        group = functional.exchanging(self.process_group, training)
         functional.check_input(x, mean, var, weight, bias, alpha, training, group)
-        factor = self._update_factor() if update else 0.0
-        return functional.apply(x, mean, var, weight, bias, alpha, training, factor, self.settings, group)
+        counter = self.num_batches_tracked if update else None
+        factor = self._update_factor(counter) if update else 0.0
+        y = functional.apply(x, mean, var, weight, bias, alpha, training, factor, self.settings, group)
+        if counter is not None:  # not before: a batch that is refused does not count
+            counter.add_(1)
+        return y
 
     def _tensors(self) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor]:
         """Running mean and variance, γ, β and α."""
