@@ -315,6 +315,15 @@ def test_a_batch_norm_checkpoint_loads_and_alpha_starts(affine, tracked):
     assert layer[0].alpha.tolist() == [0.75] * 3
 
 
+def test_a_checkpoint_that_knows_no_such_layer_leaves_its_alpha_alone():
+    # A batch norm without parameters and statistics has no tensor in its checkpoint, as if it were not there.
+    layer = UnitizedBatchNorm2d(3, affine=False, track_running_stats=False)
+    with torch.no_grad():
+        layer.alpha.fill_(0.3)
+    assert layer.load_state_dict({}, strict=False).missing_keys == ["alpha"]
+    assert layer.alpha.tolist() == pytest.approx([0.3] * 3)
+
+
 def test_a_damaged_checkpoint_is_still_reported():
     layer = UnitizedBatchNorm2d(3)
     state = nn.BatchNorm2d(3).state_dict()

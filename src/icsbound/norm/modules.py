@@ -193,17 +193,21 @@ class UnitizedBatchNorm(_NormBase):
         shown += [f"process_group={self.process_group!r}"] if self.process_group is not None else []
         return ", ".join(shown)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
+    ) -> None:
         """A checkpoint of `nn.BatchNorm` lacks α alone: it takes its initial value, so that nothing is missing."""
         own = [name for name, t in (*self._parameters.items(), *self._buffers.items()) if t is not None]
         others = [prefix + name for name in own if name not in ("alpha", "num_batches_tracked")]
-        if prefix + "alpha" not in state_dict and all(key in state_dict for key in others):
+        # A batch norm without any tensor leaves only the mark that it was there.
+        there = all(key in state_dict for key in others) if others else "version" in local_metadata
+        if there and prefix + "alpha" not in state_dict:
             # An α without storage or shape as yet takes those of the rest of the checkpoint.
             hollow = is_lazy(self.alpha) or self.alpha.is_meta
             like = state_dict[others[0]] if hollow and others else self.alpha
             initial = torch.full_like(like, self.alpha_init, requires_grad=False)
             state_dict = {**state_dict, prefix + "alpha": initial}
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
 
 class UnitizedBatchNorm1d(UnitizedBatchNorm):
@@ -222,34 +226,38 @@ class UnitizedBatchNorm2d(UnitizedBatchNorm):
     form and α > 0, |y - β| <= κ max |γ| / α for every input and every error of the statistics, see `bound`.
 
     As in `nn.BatchNorm2d`, training normalizes by the batch's mean and biased variance and updates the running
-    statistics by ``new = (1 - momentum) old + momentum batch``, the variance with count / (count - 1); `momentum=None`
-    averages cumulatively, and `track_running_stats=False` uses the batch in evaluation too. Unlike there, a forward
-    pass that activation checkpointing repeats does not move the running statistics a second time.
+    statistics by ``new = (1 - momentum) old + momentum batch``, the variance with count / (count - 1); in place of
+    `momentum`, the t-th batch has the weight 1 / t with `momentum=None` (the plain average of all batches), and with
+    `debias` the weight ``momentum / (1 - (1 - momentum)^t)`` (an average in which the initial values have no part).
+    `track_running_stats=False` uses the batch in evaluation too. Unlike there, a forward pass that activation
+    checkpointing repeats does not move the running statistics a second time.
 
     Args:
         num_features: C.
         eps: added to the variance.
-        momentum: weight of the new batch in the running statistics, or None.
+        momentum: weight of the new batch in the running statistics, or None for 1 / t.
         affine: learn γ and β. α is a parameter either way.
         track_running_stats: keep running statistics and use them in evaluation.
         interpolation: "harmonic", "arithmetic" or "geometric".
         scope: what one norm is taken over: "sample" (all channels and positions of a sample), "position" (the channels
-            of one pixel), or "batch" (root mean square of the sample norms; a control that treats no sample apart).
+            of one pixel), or "batch" (a control that treats no sample apart: n² is the mean of the samples' own in
+            training, and in evaluation ``L / κ² Σ_c var / (var + eps)`` from the running variance).
         target: κ: "rms" keeps the root mean square of the output (√(C·L), or √C in scope "position"), "paper" is
             the authors' L = H·W (1 in scope "position" and for dense input), or a number.
         alpha_init: initial α of every channel.
         alpha_range: interval that α is kept in, or None. The forward pass clamps; the gradient loses only what points
-            outward at an end, so an α that starts at an end can leave it. With `process_group` the gradient of all
-            processes together decides what points outward, else each process (and each accumulated batch) its own. The
-            harmonic form needs the range within [0, 1].
+            outward at an end under descent, so an α that starts at an end can leave it; an optimizer with
+            `maximize=True` would lose what points inward: minimize the negative instead. With `process_group` the
+            gradient of all processes together decides what points outward, else each process (and each accumulated
+            batch) its own. The harmonic form needs the range within [0, 1].
         norm_eps: added to n²; None means `eps`.
         activation: None or "relu", fused with the normalization; nothing more is saved for it.
         process_group: whose batches share their statistics in training: None for this process alone, "world" for all,
             or a torch.distributed process group. See `icsbound.norm.synchronized`.
-        shrink_only: replace ν by max(ν, 1): samples with a small norm are left alone, and with one α for all channels
-            the map u → (y - β) / γ is 1-Lipschitz.
+        shrink_only: replace ν by max(ν, 1): samples with a small norm are left alone, and with one α in [0, 1] for
+            all channels the map u → (y - β) / γ is 1-Lipschitz.
         variance: "biased", or "published" for the authors' factor count / (count - 1 - eps).
-        debias: zero-debias the running statistics, as the Keras of the authors' code does.
+        debias: zero-debias the running statistics, as the Keras of the authors' code does; see above.
         bias: learn β, if `affine`.
 
     Shapes: (N, C, H, W) → the same, dtype and memory format kept. Statistics are taken in float32 for half-precision
