@@ -149,6 +149,9 @@ def test_higher_moments_alone_come_near_the_bound(monkeypatch: pytest.MonkeyPatc
     seen = {p.curve: p.value for p in found if p.panel == "lower bounds"}
     assert len(seen) == 3 * len(moments.LOWER)
     assert all(value < 1e-12 for curve, value in seen.items() if curve.endswith("shift of the mean"))
+    higher = {curve.split(" · ")[0]: value for curve, value in seen.items() if curve.endswith("moments 4 and 8")}
+    assert higher["kurtosis 1 and 16"] > 0.001
+    assert higher["cube and cross-polytope"] < 1e-12  # all norms agree
 
 
 def test_matching_leaves_what_means_and_variances_do_not_explain() -> None:

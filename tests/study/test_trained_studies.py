@@ -114,8 +114,16 @@ def test_reduction_compares_inputs_with_outputs(runs: Setting) -> None:
 
 
 def test_moments_of_a_training_are_shares(runs: Setting) -> None:
-    found = by_panel(list(moments.points(0, runs)))["training"]
+    panels = by_panel(list(moments.points(0, runs)))
+    found, survivors = panels["training"], panels["survivors"]
     assert len(found) == LAYERS * (1 + len(moments.LOWER))
+    assert len(survivors) == LAYERS * len(moments.LOWER)
+    assert all(0 <= p.value <= 1 + 1e-9 for p in survivors)
+    most = {name: max(p.value for p in survivors if p.curve == name) for name in moments.LOWER}
+    assert most["shift of the mean"] < 1e-9
+    assert most["moments 2 and 4"] < 1e-6  # the second agree
+    assert most["coordinates"] > 0.1
+    assert most["moments 4 and 8"] > 1e-4
     assert all(0 <= p.value <= 1 + 1e-9 for p in found if p.curve.startswith("seen by"))
     assert all(0 < p.value < 2 for p in found if p.curve == "survives matching")
 

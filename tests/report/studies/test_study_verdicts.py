@@ -184,9 +184,11 @@ def test_moments(survives: float, word: str) -> None:
         "moments",
         made.curve("moments", "training", "survives matching", LAYERS, lambda x: survives),
         made.curve("moments", "training", "seen by: coordinates", LAYERS, lambda x: 0.7, lambda x: 1.0, "at most"),
+        made.curve("moments", "survivors", "coordinates", LAYERS, lambda x: 0.6, lambda x: 1.0, "at most"),
         made.curve("moments", "pairs", "mirrored", (1, 64), lambda d: 0.9, lambda d: 0.85, "at least"),
     )
     assert said == word
+    assert "Cheap lower bounds see, of what survives and on average: coordinates 60 %." in text
     assert ("That is negligible, less than 5 %." in text) == (word == "fails")
     assert "coordinates 70 %" in text
     assert "0.900 (mirrored) of √(2d) apart at d = 64" in text

@@ -56,12 +56,13 @@ def moments(studies: Studies) -> tuple[str, str]:
     text += f"In training, {share(survive)} of the shift survives matching of means and variances in every channel. "
     if survive.known and survive.high < NEGLIGIBLE:
         text += f"That is negligible, less than {percent(NEGLIGIBLE, 0)}. "
-    seen = studies.panel("moments", "training")
-    seen = seen[seen["curve"].str.startswith("seen by: ")]
-    if len(seen):
-        by_bound = seen.groupby("curve", sort=False)["mean"].mean()
-        each = [f"{curve.removeprefix('seen by: ')} {percent(v, 0)}" for curve, v in by_bound.items()]
-        text += f"Cheap lower bounds see, on average: {listed(each)}."
+    for panel, what in (("training", "of all of it"), ("survivors", "of what survives")):
+        seen = studies.panel("moments", panel)
+        seen = seen[seen["curve"] != "survives matching"]
+        if len(seen):
+            by_bound = seen.groupby("curve", sort=False)["mean"].mean()
+            each = [f"{curve.removeprefix('seen by: ')} {percent(v, 0)}" for curve, v in by_bound.items()]
+            text += f"Cheap lower bounds see, {what} and on average: {listed(each, 8)}. "
     return word(survive, NEGLIGIBLE, "higher"), text
 
 
