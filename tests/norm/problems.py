@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from icsbound.norm import reference
 from icsbound.norm.kernels.aten import Statistics
@@ -101,6 +101,16 @@ def composite(p: Problem, settings: Settings, training: bool) -> tuple[Tensor, l
     """Output and gradients of the definition, by autograd."""
     y = reference.unitize(p.x, p.weight, p.bias, p.alpha, None if training else p.stored, settings)
     return y.detach(), list(torch.autograd.grad(y, p.leaves, p.dy))
+
+
+def trained(net: nn.Module, shape: tuple[int, ...] = (6, 2, 5, 5)) -> nn.Module:
+    """`net` with running statistics and parameters away from their initial values."""
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    for _ in range(3):
+        net(torch.randn(shape, dtype=next(net.parameters()).dtype))
+    return net
 
 
 def assert_near(found: Tensor, wanted: Tensor, tolerance: float = 1e-10) -> None:

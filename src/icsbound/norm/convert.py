@@ -4,41 +4,22 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from icsbound import _check
 from icsbound._check import InputError
-from icsbound.norm import modules, variants
+from icsbound.norm import kinds, variants
 from icsbound.norm.modules import UnitizedBatchNorm
 
-# torch's own classes, exactly; and those of other libraries by the name of library and class, without importing them.
-_TORCH: dict[type[nn.Module], type[UnitizedBatchNorm]] = {
-    nn.BatchNorm1d: modules.UnitizedBatchNorm1d,
-    nn.BatchNorm2d: modules.UnitizedBatchNorm2d,
-    nn.BatchNorm3d: modules.UnitizedBatchNorm3d,
-    nn.SyncBatchNorm: variants.UnitizedSyncBatchNorm,
-    nn.LazyBatchNorm1d: variants.LazyUnitizedBatchNorm1d,
-    nn.LazyBatchNorm2d: variants.LazyUnitizedBatchNorm2d,
-    nn.LazyBatchNorm3d: variants.LazyUnitizedBatchNorm3d,
-}
-_OTHERS: dict[tuple[str, str], type[UnitizedBatchNorm]] = {
-    ("torchvision", "FrozenBatchNorm2d"): variants.UnitizedFrozenBatchNorm2d,
-    ("timm", "BatchNormAct2d"): variants.UnitizedBatchNormAct2d,
-    ("timm", "SyncBatchNormAct"): variants.UnitizedBatchNormAct2d,
-    ("timm", "FrozenBatchNormAct2d"): variants.UnitizedFrozenBatchNormAct2d,
-}
-_BACK: dict[type[UnitizedBatchNorm], type[nn.Module]] = {ours: theirs for theirs, ours in _TORCH.items()}
+_WRAPPERS = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
 
 # What each batch norm decides itself, and why a conversion cannot set it.
 _TAKEN = ("num_features", "eps", "momentum", "affine", "track_running_stats", "device", "dtype", "bias")
-_TENSORS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 # Attributes that belong to one side only; everything else on the module (hooks, mode, marks of users) moves along.
 _OWN = {"_parameters", "_buffers", "_modules", "eps", "settings", "alpha_init", "debias", "process_group"}
 _OWN |= {"_converted_from", "_compiled_call_impl", "_load_hook", "_initialize_hook"}
@@ -55,7 +36,7 @@ class Survey:
 def survey(model: nn.Module) -> Survey:
     """What `convert(model)` would do, without doing it."""
     found = Survey()
-    for name, module, reason in _batch_norms(model):
+    for name, module, reason in kinds.batch_norms(model):
         if reason is None:
             found.convertible[name] = type(module).__name__
         else:
@@ -71,10 +52,14 @@ def convert(model: nn.Module, *, strict: bool = False, **settings: Any) -> nn.Mo
     parameters and buffers go on being used, so an optimizer that holds them goes on working; mode, `requires_grad`,
     hooks, shared modules and shared parameters are kept. α takes dtype, device and `requires_grad` of the weight.
 
+    One thing is stricter than before: where torch.distributed is not initialised, an `nn.SyncBatchNorm` in training
+    falls back to the batch of its own process, and the layer that it becomes raises InputError.
+
     Args:
         model: changed in place; a batch norm itself cannot be, and is replaced.
-        strict: refuse models with batch norms of another kind; otherwise these are left alone, and a warning names
-            them. Either way nothing has been changed when an error is raised.
+        strict: refuse models with batch norms of another kind (any module that keeps a running mean and variance, and
+            scripted ones); otherwise these are left alone, and a warning names them. Either way nothing has been
+            changed when an error is raised.
         settings: keywords of `UnitizedBatchNorm2d`, for every layer; `alpha_init` defaults to 0. What a batch norm
             has itself (eps, momentum, ...) cannot be given, nor `activation`.
 
@@ -83,7 +68,7 @@ def convert(model: nn.Module, *, strict: bool = False, **settings: Any) -> nn.Mo
 
     Raises:
         InputError: an unknown or impossible setting; a batch norm of another kind with `strict`; a scripted model,
-            or one already wrapped for data-parallel training.
+            or one already wrapped for data-parallel training, or sharded for it.
     """
     _check_model(model)
     settings = _checked_settings(settings)
@@ -99,7 +84,7 @@ def convert(model: nn.Module, *, strict: bool = False, **settings: Any) -> nn.Mo
     elsewhere = next(model.parameters(), None)
     return replaced(
         model,
-        {id(bn): _unitized(bn, settings, elsewhere) for _, bn, reason in _batch_norms(model) if reason is None},
+        {id(bn): _unitized(bn, settings, elsewhere) for _, bn, reason in kinds.batch_norms(model) if reason is None},
     )
 
 
@@ -122,7 +107,7 @@ def revert(model: nn.Module, *, exact: bool = True) -> nn.Module:
     """
     _check_model(model)
     layers = {name: m for name, m in model.named_modules() if isinstance(m, UnitizedBatchNorm)}
-    unknown = [f"{name!r} ({type(m).__name__})" for name, m in layers.items() if _source(m) is None]
+    unknown = [f"{name!r} ({type(m).__name__})" for name, m in layers.items() if kinds.source(m) is None]
     if unknown:
         raise InputError(
             f"model must hold only unitized layers of known classes to be reverted, got {_listed(unknown)}"
@@ -138,47 +123,14 @@ def revert(model: nn.Module, *, exact: bool = True) -> nn.Module:
     return replaced(model, {id(m): _reverted(m) for m in layers.values()})
 
 
-def _batch_norms(model: nn.Module) -> Iterator[tuple[str, nn.Module, str | None]]:
-    """(name, batch norm, why it cannot be replaced) of all in `model`; nothing inside of one that is left alone."""
-    left: tuple[str, ...] = ()
-    for path, module in model.named_modules():
-        if _is_batch_norm(module) and not path.startswith(left):
-            reason = _reason_against(module)
-            if reason is not None:
-                left += (path and path + ".",)
-            yield path or type(module).__name__, module, reason
-
-
-def _is_batch_norm(module: nn.Module) -> bool:
-    named = "BatchNorm" in type(module).__name__ and "running_mean" in module._buffers
-    return not isinstance(module, UnitizedBatchNorm) and (isinstance(module, _BatchNorm) or named)
-
-
-def _target(module: nn.Module) -> type[UnitizedBatchNorm] | None:
-    kind = type(module)
-    return _TORCH.get(kind) or _OTHERS.get((kind.__module__.split(".")[0], kind.__name__))
-
-
-def _reason_against(module: nn.Module) -> str | None:
-    """Why this batch norm cannot be replaced; None if it can."""
-    if _target(module) is None:
-        kind = type(module)
-        return f"a {kind.__module__}.{kind.__qualname__}, which may do more than batch norm"
-    if "forward" in module.__dict__:
-        return "its forward was replaced on the instance"
-    foreign = sorted((set(module._parameters) | set(module._buffers)) - _TENSORS)
-    if foreign:
-        return f"it holds {', '.join(foreign)}: a reparametrization that would be lost"
-    return None
-
-
 def _check_model(model: Any) -> None:
     if not isinstance(model, nn.Module):
         _check.fail("model", "be a torch.nn.Module", model)
     if isinstance(model, torch.jit.ScriptModule):
         raise InputError("model must not be scripted, got a torch.jit.ScriptModule: convert it before scripting")
     for module in model.modules():
-        if type(module).__name__ in ("DistributedDataParallel", "FullyShardedDataParallel"):
+        # By name, so that nothing of torch.distributed is imported; `fully_shard` makes a class of its own of each.
+        if _WRAPPERS & {kind.__name__ for kind in type(module).__mro__}:
             raise InputError(
                 f"model must not be wrapped for data-parallel training yet, got a {type(module).__name__}, which has "
                 "taken its parameters down already: convert or revert first, then wrap"
@@ -208,7 +160,7 @@ def _listed(items: list[str], shown: int = 5) -> str:
 
 def _unitized(bn: nn.Module, settings: dict[str, Any], elsewhere: Tensor | None) -> UnitizedBatchNorm:
     """The unitized layer that takes over everything `bn` has."""
-    target: Any = _target(bn)
+    target: Any = kinds.target(bn)
     old: Any = bn
     frozen = issubclass(target, variants.UnitizedFrozenBatchNorm2d)
     like = next((t for t in (old.weight, old.running_mean, elsewhere) if t is not None), None)
@@ -244,16 +196,6 @@ def _move_attributes(old: nn.Module, new: nn.Module) -> None:
     new.__dict__.update({k: v for k, v in old.__dict__.items() if k not in skipped})
 
 
-def _source(layer: UnitizedBatchNorm) -> type[nn.Module] | None:
-    """The class that `layer` becomes again."""
-    known: type[nn.Module] | None = layer._converted_from
-    if isinstance(layer, LazyModuleMixin) or known is None or issubclass(known, LazyModuleMixin):
-        known = _BACK.get(type(layer))
-    if known in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d) and layer.process_group is not None:
-        return nn.SyncBatchNorm
-    return known
-
-
 def _reason_inexact(layer: UnitizedBatchNorm) -> str | None:
     alpha = layer.clamped_alpha() if not isinstance(layer, LazyModuleMixin) else torch.tensor(layer.alpha_init)
     if not bool((alpha == 0).all()):
@@ -264,7 +206,7 @@ def _reason_inexact(layer: UnitizedBatchNorm) -> str | None:
 
 
 def _reverted(layer: UnitizedBatchNorm) -> nn.Module:
-    source = _source(layer)
+    source = kinds.source(layer)
     assert source is not None
     new: Any
     if isinstance(layer, LazyModuleMixin):
