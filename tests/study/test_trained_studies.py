@@ -14,6 +14,7 @@ import torch
 from icsbound import records
 from icsbound._check import InputError
 from icsbound.measure.emd import emd
+from icsbound.norm.modules import UnitizedBatchNorm
 from icsbound.records import LayerRecord, PointRecord
 from icsbound.study import alpha, information, moments, networks, reduction, shift
 from icsbound.study.setting import Setting
@@ -195,9 +196,24 @@ def test_information_is_read_by_probes(runs: Setting, monkeypatch: pytest.Monkey
     assert len(found["by layer"]) == LAYERS * len(information.MAPS)
     inverse = [p for p in found["norm"] if p.curve == "inverse of the layer"]
     assert all(p.value == pytest.approx(1.0, abs=1e-6) for p in inverse)
+    assert [p.curve for p in found["trained"]] == [information.TRAINED, "α = 1"] * LAYERS
+    (own,) = (p for p in found["norm"] if p.curve == f"linear probe, {information.TRAINED}")
+    (run,) = networks.trained(runs, ["unitized"], 0)
+    layers = [m for m in run.network().modules() if isinstance(m, UnitizedBatchNorm)]
+    assert own.x == pytest.approx(float(layers[LAYERS // 2].clamped_alpha().mean()))
     far = {p.curve: p.value for p in found["offset"] if p.x == 1000}
     near = {p.curve: p.value for p in found["offset"] if p.x == 0}
     assert far["batch norm, unitized"] == pytest.approx(near["batch norm, unitized"], abs=0.03)
+
+
+def test_each_channel_is_unitized_at_its_own_alpha() -> None:
+    x, alpha = torch.randn(9, 6, dtype=torch.float64), torch.tensor([0.0, 0.0, 0.5, 0.5, 1.0, 1.0]).double()
+    each = [information.unitized(x, value) for value in (0.0, 0.5, 1.0)]
+    expected = torch.cat([z[:, 2 * k : 2 * k + 2] for k, z in enumerate(each)], 1)
+    assert torch.allclose(information.unitized(x, alpha), expected)
+    assert torch.allclose(each[0], x)
+    norms = torch.linalg.vector_norm(each[2], dim=1)
+    assert torch.allclose(norms, torch.full_like(norms, math.sqrt(6)))
 
 
 def test_ridge_is_least_squares_with_a_penalty() -> None:

@@ -5,6 +5,8 @@ the output is an increasing function of it. Of raw outputs with large means the 
 samples, and what tells them apart is small beside it; batch norm takes the means away first. Two readers judge: a
 linear probe for the class (ridge regression, one penalty relative to the mean square of its inputs, so that small
 differences count little), and the norm, recovered by the inverse of the layer and by a linear probe.
+
+A network whose alpha was trained is read too: each layer at its own alpha by channel, and at 1 in its place.
 """
 
 from __future__ import annotations
@@ -28,26 +30,53 @@ PENALTY = 1e-3
 MAPS = ("raw", "raw, unitized", "batch norm", "batch norm, α = 0.5", "batch norm, unitized")
 OFFSETS = (0.0, 1.0, 10.0, 100.0, 1000.0)
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+TRAINED = "α as trained"
+RIDGE = "ridge regression, held out"
 
 
 def points(seed: int, setting: Setting) -> Iterator[PointRecord]:
-    """Probes on every layer of a trained network, then on one layer whose outputs are moved away from 0."""
-    for run in trained(setting, ("bn",), seed):
-        fit, test, labels, truth = _features(run)
-        for depth, name in enumerate(fit):
-            a, b = fit[name].double(), test[name].double()  # one layer at a time: all of them would fill a laptop
-            panel = Panel(NAME, "by layer", seed, len(truth), a.shape[1], "ridge regression, held out")
-            for curve in MAPS:
-                yield panel.point(curve, depth, probe(curve, a, labels, b, truth))
-        middle = list(fit)[len(fit) // 2]
-        a, b = fit[middle].double(), test[middle].double()
-        deviation = a.std(0, correction=0)
-        for offset in OFFSETS:
-            moved = [x + offset * deviation for x in (a, b)]
-            panel = Panel(NAME, "offset", seed, len(truth), len(deviation), "ridge regression, held out")
-            for curve in MAPS:
-                yield panel.point(curve, offset, probe(curve, moved[0], labels, moved[1], truth))
-        yield from _norms(a, b, seed)
+    """Probes on the layers of a network with batch norm and of one whose alpha was trained."""
+    for run in trained(setting, ("bn", "unitized"), seed):
+        yield from _normalized(run, seed) if run.config.arm == "bn" else _unitized(run, seed)
+
+
+def _normalized(run: Trained, seed: int) -> Iterator[PointRecord]:
+    """Every layer under all of `MAPS`, then one layer whose outputs are moved away from 0."""
+    fit, test, labels, truth = _features(run)
+    for depth, name in enumerate(fit):
+        a, b = fit[name].double(), test[name].double()  # one layer at a time: all of them would fill a laptop
+        panel = Panel(NAME, "by layer", seed, len(truth), a.shape[1], RIDGE)
+        for curve in MAPS:
+            yield panel.point(curve, depth, read(*represented(curve, a, b), labels, truth))
+    middle = _middle(fit)
+    a, b = fit[middle].double(), test[middle].double()
+    deviation = a.std(0, correction=0)
+    for offset in OFFSETS:
+        moved = [x + offset * deviation for x in (a, b)]
+        panel = Panel(NAME, "offset", seed, len(truth), len(deviation), RIDGE)
+        for curve in MAPS:
+            yield panel.point(curve, offset, read(*represented(curve, *moved), labels, truth))
+    yield from _norms(a, b, seed)
+
+
+def _unitized(run: Trained, seed: int) -> Iterator[PointRecord]:
+    """Every layer normalized, at its own alpha and at 1; the norm of the middle one's samples at its own."""
+    fit, test, labels, truth = _features(run)
+    layers = dict(run.network().named_modules())
+    for depth, name in enumerate(fit):
+        a, b = standardized(fit[name].double(), test[name].double())
+        own = layers[name.partition("#")[0]].get_parameter("alpha").detach().clamp(0, 1)
+        alpha = own.double().repeat_interleave(a.shape[1] // len(own))  # channels are blocks of a flattened output
+        panel = Panel(NAME, "trained", seed, len(truth), a.shape[1], RIDGE)
+        yield panel.point(TRAINED, depth, read(unitized(a, alpha), unitized(b, alpha), labels, truth))
+        yield panel.point("α = 1", depth, read(unitized(a), unitized(b), labels, truth))
+        if name == _middle(fit):
+            panel = Panel(NAME, "norm", seed, len(b), b.shape[1], "R², held out")
+            yield panel.point(f"linear probe, {TRAINED}", float(alpha.mean()), _norm_read(a, b, alpha))
+
+
+def _middle(layers: dict[str, Tensor]) -> str:
+    return list(layers)[len(layers) // 2]
 
 
 def _features(run: Trained) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor]:
@@ -67,9 +96,11 @@ def standardized(fit: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     return (fit - mean) / scale, (test - mean) / scale
 
 
-def unitized(x: Tensor, alpha: float = 1.0) -> Tensor:
-    """The harmonic layer on x as it is: κ = sqrt(d), no statistics."""
-    return through(layer(x.shape[1], "harmonic", alpha), x)
+def unitized(x: Tensor, alpha: float | Tensor = 1.0) -> Tensor:
+    """The harmonic layer on x (n, d) as it is, at one alpha or (d,) of them: κ = sqrt(d), no statistics."""
+    made = layer(x.shape[1], "harmonic", 1.0)
+    made.get_parameter("alpha").data.copy_(torch.as_tensor(alpha))
+    return through(made, x)
 
 
 def represented(curve: str, fit: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,11 +112,10 @@ def represented(curve: str, fit: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     return (unitized(fit, 0.5), unitized(test, 0.5)) if "α" in curve else (fit, test)
 
 
-def probe(curve: str, fit: Tensor, labels: Tensor, test: Tensor, truth: Tensor) -> float:
-    """Held-out accuracy of a linear classifier on what `curve` makes of the outputs."""
-    a, b = represented(curve, fit, test)
+def read(fit: Tensor, test: Tensor, labels: Tensor, truth: Tensor) -> float:
+    """Accuracy on `test`, whose classes are `truth`, of a linear classifier that was fitted on `fit` and `labels`."""
     targets = torch.nn.functional.one_hot(labels).double()
-    return float((ridge(a, targets, b).argmax(1) == truth).double().mean())
+    return float((ridge(fit, targets, test).argmax(1) == truth).double().mean())
 
 
 def ridge(x: Tensor, y: Tensor, test: Tensor) -> Tensor:
@@ -102,17 +132,22 @@ def _norms(fit: Tensor, test: Tensor, seed: int) -> Iterator[PointRecord]:
     """R² of the norm of u, by the inverse of the layer and by a linear probe on its direction and length."""
     fit, test = standardized(fit, test)
     truth = torch.linalg.vector_norm(test, dim=1)
-    target = torch.linalg.vector_norm(fit, dim=1, keepdim=True)
     panel = Panel(NAME, "norm", seed, len(test), test.shape[1], "R², held out")
     for alpha in ALPHAS:
-        a, b = (unitized(z, alpha) for z in (fit, test))
         if alpha < 1:
+            b = unitized(test, alpha)
             s = torch.linalg.vector_norm(b, dim=1) / math.sqrt(b.shape[1])
             back = (1 - alpha) * s / (1 - alpha * s) * math.sqrt(b.shape[1])
             yield panel.point("inverse of the layer", alpha, _explained(back, truth), 1.0, "equal", tolerance=1e-6)
-        with_length = [torch.cat([z, torch.linalg.vector_norm(z, dim=1, keepdim=True)], 1) for z in (a, b)]
-        guess = ridge(with_length[0], target, with_length[1])[:, 0]
-        yield panel.point("linear probe", alpha, _explained(guess, truth))
+        yield panel.point("linear probe", alpha, _norm_read(fit, test, alpha))
+
+
+def _norm_read(fit: Tensor, test: Tensor, alpha: float | Tensor) -> float:
+    """R² of a linear probe for the norms of normalized outputs, on what the layer makes of them and its length."""
+    target, truth = (torch.linalg.vector_norm(z, dim=1, keepdim=True) for z in (fit, test))
+    made = [unitized(z, alpha) for z in (fit, test)]
+    a, b = (torch.cat([z, torch.linalg.vector_norm(z, dim=1, keepdim=True)], 1) for z in made)
+    return _explained(ridge(a, target, b), truth)
 
 
 def _explained(guess: Tensor, truth: Tensor) -> float:

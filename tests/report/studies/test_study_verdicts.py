@@ -275,8 +275,11 @@ def test_information(raw: float, word: str) -> None:
         made.curve("information", "offset", "raw, unitized", (0, 1000), lambda x: 0.1),
         made.curve("information", "offset", "batch norm, unitized", (0, 1000), lambda x: 0.9),
         made.curve("information", "norm", "linear probe", (0.0, 1.0), lambda a: 1 - 0.5 * a, noise=0),
+        made.curve("information", "trained", "α as trained", LAYERS, lambda x: 0.9, noise=0),
+        made.curve("information", "trained", "α = 1", LAYERS, lambda x: 0.8, noise=0.01),
     )
     assert said == word
+    assert "it gains by that alpha over alpha = 1: +10.0" in text or "alpha = 1: +9.9" in text
     assert "With means 1,000 deviations away from 0 it is right in 10" in text or "it is right in 9.9" in text
     assert "explains 100.0 % at α = 0 and 50.0 % at α = 1" in text
 

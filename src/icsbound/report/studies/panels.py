@@ -336,6 +336,16 @@ PANELS = (
     ),
     Panel(
         "information",
+        "trained",
+        "A linear probe where alpha was trained, by layer",
+        "Dots: held-out accuracy of the probe on a layer's normalized inputs, unitized at the alpha that each channel "
+        "was trained to, and at 1; 95 % intervals over seeds.",
+        _LAYERS,
+        "accuracy of the probe",
+        fraction=True,
+    ),
+    Panel(
+        "information",
         "norm",
         "The norm of a sample, recovered from the output",
         _MEASURED + "R² of 1: nothing of the norm is lost.",

@@ -126,6 +126,10 @@ def information(studies: Studies) -> tuple[str, str]:
     text += f"{points(gap)}. "
     if whole.shape == first.shape:
         text += f"It gains by not unitizing normalized outputs: {points(student((whole - first).mean(axis=1)))}. "
+    own, full = (values(studies, "information", "trained", curve) for curve in ("α as trained", "α = 1"))
+    if len(own) and own.shape == full.shape:
+        text += "On those of a network whose alpha was trained, it gains by that alpha over alpha = 1: "
+        text += f"{points(student((own - full).mean(axis=1)))}. "
     moved = studies.panel("information", "offset")
     far = moved[moved["x"] == moved["x"].max()].set_index("curve")["mean"]
     if {"raw, unitized", "batch norm, unitized"} <= set(far.index):
