@@ -99,6 +99,7 @@ def unitization(
     used: float = 0.5,
     *,
     ranked: Callable[[float], float] = lambda bound: bound / 9,
+    elsewhere: Callable[[float], float] | None = None,
     common: float = 0.5,
     single: float = 0.95,
 ) -> tuple[str, str]:
@@ -112,7 +113,10 @@ def unitization(
         made.curve("unitization", stale, half, rho, harmonic),
         made.curve("unitization", f"{stale}, scale-free", none, rho, lambda r: 1.4),
         made.curve("unitization", f"{stale}, scale-free", half, rho, lambda r: 1.4 * common),
-        made.curve("unitization", "bound against shift", "exact statistics", range(9, 50, 10), ranked, noise=0.5),
+        *(
+            made.curve("unitization", "bound against shift", name, range(9, 50, 10), value, noise=0.5)
+            for name, value in (("exact statistics", ranked), ("off by up to 1,000 times", elsewhere or ranked))
+        ),
         made.curve("unitization", "bound", "farthest output over R", rho, lambda r: used, lambda r: 1.0, "at most"),
         made.curve("unitization", channels, none, (8, 64), lambda m: 2 / math.sqrt(m)),
         made.curve("unitization", channels, "harmonic · α = 1", (8, 64), lambda m: 2 * single / m**0.5, noise=0.02),
@@ -136,6 +140,7 @@ def test_unitization() -> None:
     assert "3 of 3 predicted points contradict the prediction" in text
     assert unitization(ranked=lambda bound: 9 / bound)[0] == "fails"
     assert unitization(ranked=lambda bound: 1.0)[0] == "not resolved"
+    assert unitization(ranked=lambda bound: 1.0, elsewhere=lambda bound: bound / 9)[0] == "holds"
     assert unitization(common=1.1)[0] == "fails"
     assert unitization(single=1.1)[0] == "fails"
     assert unitization(single=1.0)[0] == "not resolved"
