@@ -59,7 +59,7 @@ wheel: $(VENV)/wheel.stamp
 # Speed, as ratios measured side by side. Nothing else may run on the cores meanwhile. DATA_DIR: parquet files of CIFAR-10.
 bench-layer: $(VENV)/test.stamp
 	mkdir -p runs
-	$(BIN)/python benchmarks/layer.py --others --compile --json runs/bench-layer.json
+	$(BIN)/python benchmarks/layer.py --dtypes float32 bfloat16 --others --compile --json runs/bench-layer.json
 	$(BIN)/python benchmarks/network.py --compile --json runs/bench-network.json
 
 # On an NVIDIA GPU.

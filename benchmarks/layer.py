@@ -16,30 +16,20 @@ import dataclasses
 import json
 import math
 import os
-import platform
-import random
 import statistics
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from timing import peak_bytes, processor, start_with_allocator_settings, taken_in_turn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from icsbound import _native
 from icsbound.norm import UnitizedBatchNorm1d, UnitizedBatchNorm2d, UnitizedBatchNorm3d, reference
 from icsbound.norm.kernels import cpu
-
-# Fresh pages for every large tensor would be most of what is timed. glibc reads these when a process starts; the last
-# keeps the profiler, which finds the peak of memory, from talking.
-ENVIRONMENT = {
-    "MALLOC_MMAP_THRESHOLD_": "4000000000",
-    "MALLOC_TRIM_THRESHOLD_": "4000000000",
-    "KINETO_LOG_LEVEL": "99",
-}
 
 SHAPES = [
     (128, 16, 32, 32),
@@ -58,8 +48,6 @@ SHAPES = [
 BATCH_NORM = {2: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 UNITIZED = {2: UnitizedBatchNorm1d, 4: UnitizedBatchNorm2d, 5: UnitizedBatchNorm3d}
 LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
-
-Layer = Callable[[Tensor], Tensor]
 
 
 @dataclasses.dataclass
@@ -141,36 +129,6 @@ def candidates(shape: tuple[int, ...], relu: bool, compiled: bool, others: bool)
 
 def arranged(t: Tensor, layout: str) -> Tensor:
     return t.contiguous(memory_format=LAST[t.ndim]) if layout == "channels_last" else t
-
-
-def timed(step: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
-
-
-def taken_in_turn(todo: dict[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
-    """The times of every candidate, one a round and at least five, in random order within a round."""
-    names: list[str] = list(todo)
-    times: dict[str, list[float]] = {name: [] for name in todo}
-    order, end = random.Random(0), time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[names[0]]) < 5:
-        order.shuffle(names)  # so that none always finds the cache as one other left it
-        for name in names:
-            times[name].append(timed(todo[name]))
-    return times
-
-
-def peak_bytes(step: Callable[[], object]) -> int:
-    """The most that one step held, from the profiler's record of allocations."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        step()
-    held = peak = 0
-    events = profile.profiler.kineto_results.events()
-    for event in sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
 
 
 def steps(layers: dict[str, nn.Module], x: Tensor, dy: Tensor, mode: str) -> dict[str, Callable[[], object]]:
@@ -264,36 +222,32 @@ def summary(rows: list[Row]) -> list[str]:
     return lines
 
 
-def start_with_allocator_settings() -> None:
-    """Start this script anew where the process has no `ENVIRONMENT`."""
-    if any(os.environ.get(name) != value for name, value in ENVIRONMENT.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ENVIRONMENT})
-
-
-def processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(s.split(":", 1)[1].strip() for s in lines if s.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
-
-
-def main() -> None:
+def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="*", help="such as 128x64x8x8; all by default")
-    parser.add_argument(
-        "--dtypes", nargs="*", default=["float32"], choices=["float32", "float64", "bfloat16", "float16"]
-    )
-    parser.add_argument("--layouts", nargs="*", default=["contiguous", "channels_last"])
-    parser.add_argument("--modes", nargs="*", default=["train", "eval"], choices=["train", "eval"])
-    parser.add_argument("--relu", nargs="*", default=["no", "yes"], choices=["no", "yes"])
+    parser.add_argument("--shapes", nargs="+", metavar="SHAPE", help="such as 128x64x8x8; all by default")
+    dtypes = ["float32", "float64", "bfloat16", "float16"]
+    parser.add_argument("--dtypes", nargs="+", default=["float32"], choices=dtypes)
+    layouts = ["contiguous", "channels_last"]
+    parser.add_argument("--layouts", nargs="+", default=layouts, choices=layouts)
+    parser.add_argument("--modes", nargs="+", default=["train", "eval"], choices=["train", "eval"])
+    parser.add_argument("--relu", nargs="+", default=["no", "yes"], choices=["no", "yes"])
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seconds", type=float, default=4.0, help="for each problem, all candidates together")
     parser.add_argument("--others", action="store_true", help="also group norm, the layer over aten, the composite")
     parser.add_argument("--compile", action="store_true", help="also batch norm under torch.compile")
     parser.add_argument("--quick", action="store_true", help="half a second each")
     parser.add_argument("--json", type=Path, help="where every figure goes")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
+    known = {"x".join(map(str, shape)): shape for shape in SHAPES}
+    for shape in arguments.shapes or ():
+        if shape not in known:
+            parser.error(f"argument --shapes: must be among {', '.join(known)}, got {shape}")
+    arguments.shapes = [shape for name, shape in known.items() if name in (arguments.shapes or known)]
+    return arguments
+
+
+def main() -> None:
+    arguments = parsed()
     start_with_allocator_settings()
     torch.set_num_threads(arguments.threads)
     seconds = 0.5 if arguments.quick else arguments.seconds
@@ -301,6 +255,7 @@ def main() -> None:
     about = {
         "processor": processor(),
         "threads": arguments.threads,
+        "seconds": seconds,
         "torch": torch.__version__,
         "simd": _native.simd(),
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -309,10 +264,8 @@ def main() -> None:
     print(about, HEADER, sep="\n")
     rows: list[Row] = []
     for dtype in arguments.dtypes:
-        for shape in SHAPES:
-            if arguments.shapes and "x".join(map(str, shape)) not in arguments.shapes:
-                continue
-            for layout in arguments.layouts if len(shape) > 2 else ["contiguous"]:
+        for shape in arguments.shapes:
+            for layout in arguments.layouts if len(shape) > 2 else ["contiguous"]:  # dense input has one layout
                 for relu in (r == "yes" for r in arguments.relu):
                     layers = candidates(shape, relu, arguments.compile, arguments.others)
                     for mode in arguments.modes:

@@ -13,11 +13,13 @@ import dataclasses
 import json
 import os
 import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from layer import Composite, OverAten, ThenReLU, processor, start_with_allocator_settings, taken_in_turn
+from layer import Composite, OverAten, ThenReLU
+from timing import peak_bytes, processor, start_with_allocator_settings, taken_in_turn
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -41,6 +43,7 @@ class Row:
     ratio: float
     ratio_low: float
     ratio_high: float
+    peak_bytes: int  # most memory that a step held beyond what there was before it, as torch's allocator saw it
 
 
 class Block(nn.Module):
@@ -130,12 +133,14 @@ def measure(layout: str, mode: str, batch: int, compiled: bool, seconds: float) 
     steps = {name: step_of(model, x, labels, mode) for name, model in models.items()}
     for step in steps.values():
         step()
+    peaks = {name: peak_bytes(step) for name, step in steps.items()}
     times = taken_in_turn(steps, seconds)
     base = times["batch norm"]
     rows = []
     for name, taken in times.items():
         low, ratio, high = statistics.quantiles((t / b for t, b in zip(taken, base, strict=True)), n=4)
-        rows.append(Row(layout, mode, name, len(taken), min(taken), statistics.median(taken), ratio, low, high))
+        middle = statistics.median(taken)
+        rows.append(Row(layout, mode, name, len(taken), min(taken), middle, ratio, low, high, peaks[name]))
     return rows
 
 
@@ -155,12 +160,17 @@ def main() -> None:
         "processor": processor(),
         "threads": arguments.threads,
         "batch": arguments.batch,
+        "seconds": arguments.seconds,
         "torch": torch.__version__,
         "simd": _native.simd(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "load_before": os.getloadavg(),
     }
     print(about)
-    print(f"{'layout':14} {'mode':6} {'norm':21} {'best ms':>9} {'median ms':>10} {'ratio':>6} {'quartiles':>12}")
+    print(
+        f"{'layout':14} {'mode':6} {'norm':21} {'best ms':>9} {'median ms':>10} {'ratio':>6} "
+        f"{'quartiles':>12} {'peak MB':>8}"
+    )
     rows: list[Row] = []
     for layout in arguments.layouts:
         for mode in arguments.modes:
@@ -168,7 +178,7 @@ def main() -> None:
                 rows.append(r)
                 print(
                     f"{r.layout:14} {r.mode:6} {r.name:21} {r.fastest * 1e3:9.1f} {r.median * 1e3:10.1f} "
-                    f"{r.ratio:6.2f} {r.ratio_low:5.2f}-{r.ratio_high:<6.2f}",
+                    f"{r.ratio:6.2f} {r.ratio_low:5.2f}-{r.ratio_high:<6.2f} {r.peak_bytes / 1e6:8.1f}",
                     flush=True,
                 )
     about["load_after"] = os.getloadavg()

@@ -30,3 +30,15 @@ def test_the_layer_over_each_backend_takes_the_same_step():
     torch.testing.assert_close(heads["ours over aten"], heads["ours"], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(heads["composite"], heads["ours"], rtol=1e-3, atol=1e-4)
     assert not torch.allclose(heads["batch norm"], heads["ours"], rtol=1e-3, atol=1e-4)
+
+
+def test_a_row_tells_time_and_memory(monkeypatch):
+    def candidates(mode, compiled):
+        return {name: nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10)) for name in ("batch norm", "ours")}
+
+    monkeypatch.setattr(network, "candidates", candidates)
+    rows = network.measure("contiguous", "train", batch=2, compiled=False, seconds=0.0)
+    assert [r.name for r in rows] == ["batch norm", "ours"]
+    for r in rows:
+        assert 0 < r.fastest <= r.median
+        assert r.peak_bytes > 0
