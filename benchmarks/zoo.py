@@ -44,6 +44,7 @@ from zoo_checks import Failed, NotRun, Row, built_with_layer, proved
 
 from icsbound.norm import survey
 
+BUILT = "(norm_layer)"  # ends the name of a model that is built with our layer
 TAKE_LAYER = {  # models of several families whose builders have a norm_layer
     "torchvision": (
         "resnet18",
@@ -88,7 +89,7 @@ def zoo(library: str) -> dict[str, Any]:
         def build(name: str, **settings: Any) -> nn.Module:
             return timm.create_model(name, pretrained=False, num_classes=10, **settings)
 
-    with_layer = {f"{name}(norm_layer)": partial(build, name) for name in TAKE_LAYER[library]}
+    with_layer = {name + BUILT: partial(build, name) for name in TAKE_LAYER[library]}
     return with_layer | {name: partial(build, name) for name in names}
 
 
@@ -147,7 +148,7 @@ def tried(library: str, name: str, build: Any, max_parameters: float, seconds: i
     try:
         with time_limit(seconds), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if name.endswith("(norm_layer)"):
+            if built(row):
                 built_with_layer(build, name, row)
                 return row
             try:
@@ -189,15 +190,21 @@ def tried(library: str, name: str, build: Any, max_parameters: float, seconds: i
     return row
 
 
+def built(row: Row) -> bool:
+    """Whether a row is about a model built with our layer, which is no name of the library's."""
+    return row.model.endswith(BUILT)
+
+
 def table(rows: list[Row]) -> str:
-    """Counts by library and verdict, then reasons with their counts."""
+    """Counts by library and verdict, names apart from builds with our layer, then reasons with their counts."""
     verdicts = ("passed", "refused", "failed", "not run")
     lines = ["| library | " + " | ".join(verdicts) + " | layers compared |", "|---" * 6 + "|"]
-    for library in sorted({row.library for row in rows}):
-        own = [row for row in rows if row.library == library]
+    for library, with_layer in sorted({(row.library, built(row)) for row in rows}):
+        own = [row for row in rows if (row.library, built(row)) == (library, with_layer)]
         counts = Counter(row.verdict for row in own)
         layers = sum(row.layers for row in own if row.verdict == "passed")
-        lines.append(f"| {library} | " + " | ".join(str(counts[v]) for v in verdicts) + f" | {layers} |")
+        name = f"{library}, norm_layer=" if with_layer else library
+        lines.append(f"| {name} | " + " | ".join(str(counts[v]) for v in verdicts) + f" | {layers} |")
     passed = [row for row in rows if row.verdict == "passed"]
     if passed:
         worst = max(passed, key=lambda row: row.error)

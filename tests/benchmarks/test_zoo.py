@@ -84,9 +84,10 @@ def test_missing_results_are_a_failure():
 
 
 def test_the_table_counts_what_was_compared():
-    rows = [tried(Net), tried(Subclassed), tried(Raising)]
+    rows = [tried(Net), tried(Subclassed), tried(Raising), tried(Net, "net(norm_layer)")]
     text = zoo.table(rows)
     assert "| here | 1 | 1 | 0 | 1 | 1 |" in text
+    assert "| here, norm_layer= | 1 | 0 | 0 | 0 | 1 |" in text  # a build is no further model of the library
     assert "- refused: a " in text
     assert "- not run: the original does not run: RuntimeError" in text
 
