@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from icsbound.report.figure import PALETTE, PANEL, TABLE, WIDTH, Figure, tips
-from icsbound.report.studies.panels import PANELS, Panel
+from icsbound.report.studies.panel import Panel
+from icsbound.report.studies.panels import PANELS
 from icsbound.report.studies.points import CONTRADICTS, Studies
 from icsbound.report.studies.thinned import drawn
 from icsbound.report.wording import count, listed, number
@@ -45,7 +46,7 @@ def _figure(panel: Panel, rows: pd.DataFrame, shown: pd.DataFrame, which: str) -
         section=panel.study,
         title=panel.title,
         reading=panel.reading,
-        basis=_basis(rows) + which,
+        basis=_basis(panel, rows) + which,
         alt=text,
         chart=make(panel, data, curves),
         data=data,
@@ -72,14 +73,17 @@ def _drawn(panel: Panel, rows: pd.DataFrame) -> pd.DataFrame:
     return data.assign(line=kind).drop(columns="relation")
 
 
-def _basis(rows: pd.DataFrame) -> str:
+def _basis(panel: Panel, rows: pd.DataFrame) -> str:
+    """What the points rest on, and what the layers were set to."""
+
     def span(name: str) -> str:
         low, high = rows[name].min(), rows[name].max()
         return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
     d = f", d = {span('d')}" if rows["d"].max() else ""
     estimators = sorted({text.partition(":")[0] for text in rows["estimator"]})
-    return f"n = {span('n')}{d}; {listed(estimators, 4)}; {span('seeds')} seeds, Student's t."
+    setting = f" {panel.setting}." if panel.setting else ""
+    return f"n = {span('n')}{d}; {listed(estimators, 4)}; {span('seeds')} seeds, Student's t.{setting}"
 
 
 def _colour(curves: list[str], one_view: bool) -> alt.Color:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from icsbound.report import statistics as st
-from icsbound.report.studies.panels import Panel
+from icsbound.report.studies.panel import Panel
 from icsbound.report.studies.points import Studies, averaged
 from icsbound.report.wording import some
 
