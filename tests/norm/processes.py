@@ -100,6 +100,7 @@ def two(rank: int, world: int) -> None:
     native_kernels_run_in_two_phases(rank)
     images_of_different_sizes(rank)
     large_means(rank)
+    channels_last(rank)
     data_parallel(rank)
     compiled(rank)
     limits(rank)
@@ -163,6 +164,25 @@ def large_means(rank: int) -> None:
     exact = UnitizedBatchNorm1d(3).double()
     assert_near(layer(x[rows]).double(), exact(x.double())[rows], 2e-6)
     assert_near(layer.running_var.double(), exact.running_var, 2e-6)
+
+
+def channels_last(rank: int) -> None:
+    """The layout is kept each way, and changes no number."""
+    x, dy = torch.randn(2, 5, 3, 4, 6, dtype=torch.float64)
+    rows = slice(0, 2) if rank == 0 else slice(2, 5)
+    for scope, implementation in itertools.product(SCOPES, (contextlib.nullcontext, without_native_kernels)):
+        found = []
+        for form in (torch.contiguous_format, torch.channels_last):
+            layer = UnitizedBatchNorm2d(3, scope=scope, process_group="world").double()
+            leaf = x[rows].contiguous(memory_format=form).requires_grad_()
+            with implementation():
+                y = layer(leaf)
+                dx, dalpha = torch.autograd.grad(y, (leaf, layer.alpha), dy[rows].contiguous(memory_format=form))
+            assert y.is_contiguous(memory_format=form)
+            assert dx.is_contiguous(memory_format=form)
+            found.append((y, dx, dalpha))
+        for other, plain in zip(*found, strict=True):
+            assert_near(other, plain, TOLERANCE)
 
 
 def data_parallel(rank: int) -> None:

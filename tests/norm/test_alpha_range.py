@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from icsbound.norm import UnitizedBatchNorm1d
+from icsbound.norm import UnitizedBatchNorm1d, ops
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.06),
@@ -38,6 +38,31 @@ def test_a_start_at_an_end_can_leave_it(start, optimizer):
     layer, seen = trained(start, wanted=0.5, optimizer=optimizer)
     assert ((seen >= 0) & (seen <= 1)).all()
     assert (layer.alpha.detach() - 0.5).abs().max() < 0.15
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler's own
+@pytest.mark.parametrize("kept_whole", [True, False], ids=["operator", "composite"])
+@pytest.mark.parametrize("start", [0.0, 1.0])
+def test_a_compiled_layer_leaves_an_end_as_an_eager_one(start, kept_whole, monkeypatch):
+    if not kept_whole:
+        monkeypatch.setattr(ops, "_NATIVE_BUILT", False)
+    torch._dynamo.reset()
+    layers = [UnitizedBatchNorm1d(4, affine=False, alpha_init=start, dtype=torch.float64) for _ in range(2)]
+    runs = torch.compile(layers[0], backend="aot_eager", fullgraph=True), layers[1]
+    x = torch.randn(32, 4, dtype=torch.float64) * torch.exp(torch.randn(32, 1, dtype=torch.float64))
+    dy = torch.randn(32, 4, dtype=torch.float64)
+    for layer, run in zip(layers, runs, strict=True):
+        step = torch.optim.SGD([layer.alpha], lr=1e-3)
+        for _ in range(2):  # the second from where the first has led
+            step.zero_grad()
+            run(x).backward(dy)
+            step.step()
+    found, wanted = (layer.alpha.detach() for layer in layers)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+    assert ((found - start) * (1 if start == 0 else -1) >= 0).all()
+    moved = found != start
+    assert moved.any()  # those whose gradient points inward
+    assert not moved.all()
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -77,12 +77,23 @@ def test_is_batch_norm_at_alpha_zero(rank, settings):
             assert_near(found.double(), wanted.double(), 1e-14)
 
 
+LAYOUTS = {
+    "contiguous": lambda t: t,
+    "channels last": lambda t: t.to(memory_format=torch.channels_last),
+    "strided": lambda t: t.transpose(2, 3).contiguous().transpose(2, 3),
+}
+
+
 @EVERY_BACKEND
-def test_is_batch_norm_in_single_precision():
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_is_batch_norm_in_every_dtype_and_layout(dtype, layout):
     layer, bn, shape = pair("2d", torch.float32)
+    tolerance = 2e-6 if dtype is torch.float32 else 2 * torch.finfo(dtype).eps  # of the largest entry
     for mode in (True, False):
         layer.train(mode), bn.train(mode)
-        assert_same_step(layer, bn, 3 * torch.randn(shape) + 1, torch.randn(shape), 2e-6)
+        x, dy = (LAYOUTS[layout]((3 * torch.randn(shape) + i).to(dtype)) for i in (1, 0))
+        assert_same_step(layer, bn, x, dy, tolerance)
     assert_near(layer.running_var, bn.running_var, 1e-6)
 
 
@@ -240,6 +251,25 @@ def test_no_digit_is_lost_where_the_mean_is_large(ratio, scope, path):
 
 @EVERY_BACKEND
 @EVERY_SCOPE
+def test_no_digit_is_lost_in_evaluation_where_the_mean_is_large(scope):
+    layer = UnitizedBatchNorm2d(3, scope=scope)
+    layer.running_mean.fill_(1e5)
+    exact = copy.deepcopy(layer).double()
+    x, dy = torch.randn(4, 3, 6, 5) + 1e5, torch.randn(4, 3, 6, 5)
+    results = []
+    for module in (layer.eval(), exact.eval()):
+        leaf = x.to(module.alpha.dtype).requires_grad_()
+        y = module(leaf)
+        statistics = module.running_mean, module.running_var
+        composite = reference.unitize(leaf, module.weight, module.bias, module.alpha, statistics, module.settings)
+        grads = torch.autograd.grad(y, [leaf, *module.parameters()], dy.to(leaf.dtype))
+        results.append([y, composite, *grads])
+    for found, wanted in zip(*results, strict=True):
+        assert_near(found.double(), wanted, 2e-6)
+
+
+@EVERY_BACKEND
+@EVERY_SCOPE
 @pytest.mark.parametrize("interpolation", ["harmonic", "arithmetic", "geometric"])
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
@@ -274,6 +304,21 @@ def test_fused_relu_equals_relu_after():
         strict=True,
     ):
         assert_near(a, b, 1e-13)
+
+
+@EVERY_BACKEND
+@EVERY_SCOPE
+def test_little_is_saved_and_no_more_for_a_fused_relu(scope):
+    N, C, L = 4, 8, 256
+    x = torch.randn(N, C, 16, 16, requires_grad=True)
+    sizes = []
+    for activation in (None, "relu"):
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, saved=saved: saved.append(t) or t, lambda t: t):
+            UnitizedBatchNorm2d(C, scope=scope, activation=activation)(x)
+        sizes.append([t.numel() for t in saved if t.data_ptr() != x.data_ptr()])
+    assert sizes[0] == sizes[1]
+    assert sum(sizes[0]) <= 9 * C + (N * L if scope == "position" else N + 5 * N * C)  # parameters among them
 
 
 def test_copies_and_pickles():

@@ -173,6 +173,26 @@ def test_compiled_whole_without_recompiling(native_calls, compiler, settings):
                 assert_near(a.double(), b.double())
 
 
+@pytest.mark.parametrize("settings", COMPILED[:2], ids=lambda v: "-".join(map(str, v.values())))
+def test_without_a_native_library_it_is_compiled_whole_without_recompiling_too(monkeypatch, settings):
+    monkeypatch.setattr(ops, "_NATIVE_BUILT", False)
+    layer = UnitizedBatchNorm2d(3, **settings).double()
+    plain = copy.deepcopy(layer)
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend="aot_eager")
+    for training in (True, False):
+        layer.train(training)
+        plain.train(training)
+        for first, shape in ((True, (4, 3, 5, 6)), (False, (7, 3, 8, 9)), (False, (2, 3, 4, 7))):
+            x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+            with torch._dynamo.config.patch(error_on_recompile=not first):
+                y = compiled(x)
+            found = torch.autograd.grad(y.square().sum(), [x, *layer.parameters()])
+            wanted = plain(x)
+            right = torch.autograd.grad(wanted.square().sum(), [x, *plain.parameters()])
+            for a, b in zip((y, *found, *layer.buffers()), (wanted, *right, *plain.buffers()), strict=True):
+                assert_near(a.double(), b.double())
+
+
 def test_a_compiled_layer_keeps_channels_last(native_calls):
     layer = UnitizedBatchNorm2d(3)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")

@@ -87,6 +87,27 @@ def test_gradients_of_every_order(form, scope, training):
     assert gradgradcheck(call(p, s, training), p.leaves)
 
 
+@EVERY_SCOPE
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"shrink_only": True, "interpolation": "geometric"},
+        {"activation": "relu"},
+        {"target": "paper", "interpolation": "arithmetic"},
+        {"target": 2.5},
+        {"variance": "published", "activation": "relu", "shrink_only": True},
+    ],
+    ids=str,
+)
+def test_gradients_in_other_settings(changed, scope):
+    training = "target" not in changed or scope == "sample"
+    p = problem((3, 2, 3), seed=1, edges=False)
+    s = Settings(eps=1e-2, norm_eps=1e-2, scope=scope, alpha_range=None, **changed)
+    assert call(p, s._replace(activation=None), training)(*p.leaves).abs().min() > 1e-3  # away from the ReLU's kink
+    assert gradcheck(call(p, s, training), p.leaves)
+    assert gradgradcheck(call(p, s, training), p.leaves, fast_mode=True)
+
+
 @EVERY_FORM
 @EVERY_SCOPE
 @BOTH_MODES

@@ -86,3 +86,29 @@ def test_the_norm_at_alpha_one_is_the_target():
     for target, kappa in (("rms", math.sqrt(30)), ("paper", 10.0), (7.0, 7.0)):
         y = reference.unitize(p.x, None, None, ones, None, Settings(norm_eps=1e-14, target=target))
         torch.testing.assert_close(y.flatten(1).norm(dim=1), torch.full((4,), kappa, dtype=torch.float64))
+
+
+def stretched(form, scope, alpha, alpha_range=(0.0, 1.0)):
+    """The largest factor by which a layer that only shrinks moves two samples apart, of many pairs at all scales."""
+    s = Settings(
+        eps=0.0, norm_eps=1e-2, interpolation=form, scope=scope, alpha_range=alpha_range, shrink_only=True
+    )  # fmt: skip
+    g = torch.Generator().manual_seed(0)
+    scale = torch.exp(1.5 * torch.randn(400, 1, 1, generator=g, dtype=torch.float64))
+    u, away = scale * torch.randn(2, 400, 4, 5, generator=g, dtype=torch.float64)
+    v = u + torch.exp(-4 * torch.rand(400, 1, 1, generator=g, dtype=torch.float64)) * away
+    stored = torch.zeros(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64)
+    of = torch.full((4,), alpha, dtype=torch.float64)
+    y, z = (reference.unitize(t, None, None, of, stored, s) for t in (u, v))
+    return float(((y - z).flatten(1).norm(dim=1) / (u - v).flatten(1).norm(dim=1)).max())
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("form", INTERPOLATIONS)
+def test_only_shrinking_moves_no_two_samples_apart(form, scope):
+    for alpha in (0.0, 0.3, 1.0):
+        assert stretched(form, scope, alpha) <= 1 + 1e-12
+
+
+def test_beyond_its_range_alpha_moves_them_apart():
+    assert stretched("arithmetic", "sample", 3.0, alpha_range=None) > 1.5
