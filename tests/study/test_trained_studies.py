@@ -236,3 +236,5 @@ def test_shift_is_bounded_and_beside_the_accuracy(runs: Setting, monkeypatch: py
     rows = {p.curve: (p.x, p.value) for p in found["distance against accuracy"]}
     accuracy = {p.curve: p.value for p in found["accuracy"]}
     assert all(value == accuracy[curve] for curve, (_, value) in rows.items())
+    last = {p.curve: p.value for p in found["by layer"] if p.x == LAYERS - 1}
+    assert {curve: x for curve, (x, _) in rows.items()} == last

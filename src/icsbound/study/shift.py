@@ -76,12 +76,13 @@ def _compared(
     shifted = _clouds(run, model, _corrupted(run.probe(), corruption, seed))
     accuracy = _accuracy(run, model, condition, seed, corruption)
     yield accuracy
-    for depth, (layer, a) in enumerate(clean.items()):
-        found, bracket = emd(a, shifted[layer]), cheap_bracket(a, shifted[layer])
-        value = found.value / bracket.scale
+    curve = f"{condition} · {run.arm}"
+    layers = [(emd(a, shifted[layer]), cheap_bracket(a, shifted[layer])) for layer, a in clean.items()]
+    for depth, (found, bracket) in enumerate(layers):
         limit = min(bracket.independent, bracket.paired) / bracket.scale
         panel = Panel(NAME, "by layer", seed, PROBE, found.d, found.estimator)
-        yield panel.point(f"{condition} · {run.arm}", depth, value, limit, "at most", tolerance=1e-9)
-    for name, x in (("distance", value), ("moments", bracket.independent / bracket.scale)):
-        panel = Panel(NAME, f"{name} against accuracy", seed, PROBE, found.d, found.estimator)
-        yield panel.point(f"{condition} · {run.arm}", x, accuracy.value)
+        yield panel.point(curve, depth, found.value / bracket.scale, limit, "at most", tolerance=1e-9)
+    last, bracket = layers[-1]
+    for name, distance in (("distance", last.value), ("moments", bracket.independent)):
+        panel = Panel(NAME, f"{name} against accuracy", seed, PROBE, last.d, last.estimator)
+        yield panel.point(curve, distance / bracket.scale, accuracy.value)

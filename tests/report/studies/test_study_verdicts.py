@@ -158,14 +158,14 @@ def test_seeds_that_agree_decide_where_chance_has_no_part_and_one_seed_does_not(
         assert ("it levels off." in text) == (word == "holds")
 
 
-def reduction(share: float, ratio: float) -> tuple[str, str]:
+def reduction(share: float, ratio: float, seeds: range = made.SEEDS) -> tuple[str, str]:
     curve = "scale-free, sample view"
     return verdict(
         "reduction",
         made.curve("reduction", "construction", "W1 after / before", (1, 0.1), lambda s: 1 / s, lambda s: 1 / s,
                    "equal", tolerance=1e-6, noise=0),
-        made.curve("reduction", "share", curve, LAYERS, lambda x: share, noise=0.3),
-        made.curve("reduction", "training", curve, LAYERS, lambda x: ratio),
+        made.curve("reduction", "share", curve, LAYERS, lambda x: share, noise=0.3, seeds=seeds),
+        made.curve("reduction", "training", curve, LAYERS, lambda x: ratio, seeds=seeds),
     )  # fmt: skip
 
 
@@ -181,6 +181,9 @@ def test_reduction() -> None:
     word, text = reduction(0.0, 0.6)
     assert word == "fails"
     assert "It never enlarged it: the construction shows a possibility and no more." in text
+    word, text = reduction(0.0, 0.6, range(1))  # one seed has no interval
+    assert word == "not resolved"
+    assert "It never enlarged it" not in text
 
 
 @pytest.mark.parametrize(("survives", "word"), [(0.4, "holds"), (0.01, "fails")])
@@ -244,6 +247,34 @@ def test_alpha() -> None:
     word, text = alpha(0.4, frozen=0.97)
     assert word == "not resolved"
     assert "Not told apart from what it is a control of: frozen at 0.5." in text
+
+
+@pytest.mark.parametrize(
+    ("seeds", "end", "word"),
+    [(range(1), 0.0, "not resolved"), (range(5), 0.0, "fails"), (range(1), 0.4, "not resolved")],
+)
+def test_one_seed_does_not_say_that_alpha_stayed(seeds: range, end: float, word: str) -> None:
+    said, text = verdict(
+        "alpha",
+        made.curve("alpha", "alpha", "trained", (0, 100), lambda step: 0.5, seeds=seeds, noise=0),
+        made.curve("alpha", "reach", "trained", (0, 100), lambda step: end if step else 0.0, seeds=seeds, noise=0),
+        made.curve("alpha", "accuracy", "trained", [0], lambda x: 0.97, seeds=seeds),
+    )
+    assert said == word
+    assert ("Alpha stayed where it started." in text) == (word == "fails")
+
+
+def test_alpha_without_its_course_is_judged_by_its_controls() -> None:
+    ends = [
+        made.curve("alpha", "accuracy", name, [0], lambda x, value=value: value, noise=0.001)
+        for name, value in (("trained", 0.95), ("frozen at 1", 0.97))
+    ]
+    word, text = verdict("alpha", *ends)
+    assert word == "fails"
+    assert "was not recorded: its runs were trained without a monitor." in text
+    assert "More accurate than what it is a control of: frozen at 1." in text
+    assert verdict("alpha", ends[0])[0] == "not resolved"
+    assert verdict("alpha", ends[1]) == ("not resolved", "No network with a trained alpha was measured.")
 
 
 def test_every_control_of_alpha_is_judged_by_what_it_controls() -> None:
