@@ -114,7 +114,7 @@ def _lazily(
 ) -> Assignment | None:
     """The solver of the native library; None where it gave up."""
     n = len(cost)
-    matching, v = torch.empty(n, dtype=torch.int64), torch.empty(n, dtype=torch.float64)
+    matching, v = (torch.empty(n, dtype=dtype, device="cpu") for dtype in (torch.int64, torch.float64))
     given = [None if t is None else t.contiguous() for t in (cost, start.v, start.u, start.at, points)]
     *pointers, rows = (ctypes.c_void_p(None if t is None else t.data_ptr()) for t in given)
     native.icsbound_assignment_new.restype = ctypes.c_void_p
@@ -132,7 +132,7 @@ def _lazily(
         native.icsbound_assignment_result(solver, *(ctypes.c_void_p(t.data_ptr()) for t in (matching, v)))
     finally:
         native.icsbound_assignment_delete(solver)
-    if state == 0 or not torch.equal(matching.sort().values, torch.arange(n)):
+    if state == 0 or not torch.equal(matching.sort().values, torch.arange(n, device="cpu")):
         return None
     return Assignment(matching, _mean_cost(cost, matching), lowered(cost, start, v), "lazy assignment")
 

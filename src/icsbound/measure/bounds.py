@@ -321,10 +321,11 @@ def max_sliced(p: Pair, starts: int = 8, steps: int = 20, seed: int = 0) -> floa
     _check.positive_int("seed", seed, 0)
     n, m, d = len(p.x), len(p.y), p.x.shape[1]
     # The quantile coupling: which ranks of both samples meet, and with what mass, in exact integer arithmetic.
-    cuts = torch.unique(torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]))
+    ends = [torch.arange(1, size + 1, device=p.x.device) * other for size, other in ((n, m), (m, n))]
+    cuts = torch.unique(torch.cat(ends))
     left = torch.cat([cuts.new_zeros(1), cuts[:-1]])
-    i, j = (torch.div(left, size, rounding_mode="floor").to(p.x.device) for size in (m, n))
-    mass = ((cuts - left).double() / (n * m)).to(p.x.device)
+    i, j = (torch.div(left, size, rounding_mode="floor") for size in (m, n))
+    mass = (cuts - left).double() / (n * m)
 
     def slope(e: Tensor) -> tuple[float, Tensor]:
         s, t = p.x @ e, p.y @ e
@@ -334,8 +335,8 @@ def max_sliced(p: Pair, starts: int = 8, steps: int = 20, seed: int = 0) -> floa
         gradient = p.x.new_zeros(n).index_add(0, i_row, pull) @ p.x - p.y.new_zeros(m).index_add(0, j_row, pull) @ p.y
         return float(mass @ difference.abs()), gradient
 
-    generator = torch.Generator().manual_seed(seed)
-    directions = torch.randn(starts, d, generator=generator, dtype=torch.float64).to(p.x.device)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    directions = torch.randn(starts, d, generator=generator, dtype=torch.float64, device="cpu").to(p.x.device)
     axis = torch.zeros(d, dtype=torch.float64, device=p.x.device)
     spread = (p.x.abs().mean(0) - p.y.abs().mean(0)).abs()
     axis[spread.argmax()] = 1.0

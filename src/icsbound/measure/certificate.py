@@ -52,7 +52,7 @@ def _minima(cost: Tensor, v: Tensor, columns: Tensor | None) -> tuple[Tensor, Te
     u = cost.new_empty(len(cost))
     native = _native.library() if cost.device.type == "cpu" and cost.is_contiguous() else None
     if native is not None:
-        at = torch.empty(len(cost), dtype=torch.int64)
+        at = torch.empty(len(cost), dtype=torch.int64, device="cpu")
         v = v.contiguous()
         pointers = (ctypes.c_void_p(None if t is None else t.data_ptr()) for t in (cost, v, u, at, columns))
         native.icsbound_row_minima(ctypes.c_int64(cost.shape[0]), ctypes.c_int64(cost.shape[1]), *pointers)
@@ -151,7 +151,7 @@ def _settled(cost: Tensor, columns: Tensor, enough: float) -> Certificate | None
     left = native.icsbound_settle(ctypes.c_int64(n), *pointers, ctypes.c_double(slack), budget)
     if left < 0:
         raise MemoryError("no memory for the certificate of the identity")
-    start = Certificate(float(columns.mean()), torch.zeros_like(v), columns, torch.arange(n))
+    start = Certificate(float(columns.mean()), torch.zeros_like(v), columns, torch.arange(n, device="cpu"))
     return None if left else lowered(cost, start, v, loose)
 
 

@@ -61,11 +61,11 @@ def without_common(of_a: Tensor, of_b: Tensor) -> Left:
     kept, left = [], []
     for of, count in zip((of_a, of_b), counts, strict=True):
         order = (2 * of + (of_a != of_b)).argsort(stable=True)  # rows that stay in their own place come first
-        rank = torch.arange(n) - (count.cumsum(0) - count)[of[order]]
+        rank = torch.arange(n, device=of.device) - (count.cumsum(0) - count)[of[order]]
         stays = rank < stay[of[order]]
         kept.append(order[stays])  # by point, so that both sides agree
         left.append(order[~stays].sort().values)
-    matching = torch.full((n,), -1)
+    matching = torch.full((n,), -1, device=of_a.device)
     matching[kept[0]] = kept[1]
     # Rows that are left on both sides come first, so that the hint of their pairing stays on the diagonal.
     rows, columns = (torch.cat([one[m := torch.isin(one, other)], one[~m]]) for one, other in (left, left[::-1]))

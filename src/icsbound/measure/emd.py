@@ -120,7 +120,7 @@ def _on_the_line(pair: costs.Pair, wa: Tensor | None, wb: Tensor | None) -> EMDR
     if len(x) == len(y) and wa is None and wb is None:
         one = torch.ones_like(x)  # counts, so that equal shares cancel exactly
         value, u, v = line(x, y, one, one)
-        matching = torch.empty(len(x), dtype=torch.int64)
+        matching = torch.empty(len(x), dtype=torch.int64, device=x.device)
         matching[x.argsort(stable=True)] = y.argsort(stable=True)
         index = torch.arange(len(x), device=pair.a.device)
         matching = matching.to(pair.a.device)
@@ -132,7 +132,7 @@ def _on_the_line(pair: costs.Pair, wa: Tensor | None, wb: Tensor | None) -> EMDR
 
 
 def _mass(weights: Tensor | None, n: int) -> Tensor:
-    return torch.full((n,), 1.0 / n, dtype=torch.float64) if weights is None else weights
+    return torch.full((n,), 1.0 / n, dtype=torch.float64, device="cpu") if weights is None else weights
 
 
 def _paired(pair: costs.Pair, mass_a: Tensor, mass_b: Tensor) -> float | None:

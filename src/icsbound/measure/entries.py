@@ -82,7 +82,7 @@ def shift_of(distance: DistanceRecord, said: ShiftRecord) -> Shift:
     """
     if distance.value is None or distance.lower is None:
         fail("distance", "be exact to be judged", distance.estimator)
-    none = torch.empty(0, dtype=torch.float64)
+    none = torch.empty(0, dtype=torch.float64, device="cpu")
     em = EMDResult(
         value=distance.value,
         lower=distance.lower,

@@ -160,7 +160,7 @@ def standard_error(result: EMDResult) -> float:
 def halves(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Two random disjoint halves of n inputs, of n // 2 each, sorted."""
     seed = _check.positive_int("seed", seed, least=0)
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(n, generator=torch.Generator("cpu").manual_seed(seed), device="cpu")
     return order[: n // 2].sort().values, order[n // 2 : 2 * (n // 2)].sort().values
 
 

@@ -264,7 +264,7 @@ class Unitized:
             return largest * float(share.mean() if power == 1 else share.square().mean().sqrt())
         alpha, weight = self._parameters()
         if bool((alpha == alpha[0]).all()):
-            return min(free, float(self._reach(torch.tensor([self.norms], dtype=torch.float64))))
+            return min(free, float(self._reach(torch.tensor([self.norms], dtype=torch.float64, device="cpu"))))
         parts = (weight * (alpha * self.target)).max() + (weight * ((1 - alpha) * self.norms)).max()
         return min(free, float(parts))
 

@@ -63,7 +63,7 @@ class Picture:
         """The transport between two clouds of the layer that is followed, named by `place`; none without a plane."""
         if self.plane is None:
             return []
-        rows = torch.linspace(0, len(a) - 1, min(ROWS, len(a))).round().long()
+        rows = torch.linspace(0, len(a) - 1, min(ROWS, len(a)), device="cpu").round().long()
         start = self.plane.place(a[rows.to(a.device)])
         found, end = transported(start, self.plane.place(b[rows.to(b.device)]))
         record = TransportRecord(

@@ -38,7 +38,7 @@ class Plane:
         return {
             "mean": self.mean,
             "directions": self.directions,
-            "share": torch.tensor(self.share, dtype=torch.float64),
+            "share": torch.tensor(self.share, dtype=torch.float64, device="cpu"),
         }
 
     @classmethod

@@ -31,8 +31,8 @@ class Saved:
         """All of it by name."""
         steps = [step for step, _ in self.past]
         state = {
-            _STEPS: torch.tensor([*steps, -1 if self.last_step is None else self.last_step]),
-            _PACE: torch.tensor([self.interval, *self.pace], dtype=torch.float64),
+            _STEPS: torch.tensor([*steps, -1 if self.last_step is None else self.last_step], device="cpu"),
+            _PACE: torch.tensor([self.interval, *self.pace], dtype=torch.float64, device="cpu"),
         }
         for index, (_, clouds) in enumerate(self.past):
             state.update({f"{index}.{view}.{layer}": cloud for (layer, view), cloud in clouds.items()})

@@ -76,13 +76,14 @@ def cloud(
 
 def draws(n: int, seed: int) -> torch.Tensor:
     """n float64 numbers in [0, 1), drawn from a generator of their own."""
-    return torch.rand(n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return torch.rand(n, dtype=torch.float64, device="cpu", generator=torch.Generator("cpu").manual_seed(seed))
 
 
 @functools.lru_cache(maxsize=8)  # a network has few distinct widths, and each takes 8 d k bytes
 def projection(d: int, dimension: int, seed: int) -> torch.Tensor:
     """A float64 matrix (d, min(dimension, d)) of random orthonormal columns, uniformly distributed, on the CPU."""
-    draw = torch.randn(d, min(dimension, d), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator("cpu").manual_seed(seed)
+    draw = torch.randn(d, min(dimension, d), dtype=torch.float64, device="cpu", generator=generator)
     basis: torch.Tensor
     basis, triangle = torch.linalg.qr(draw)
     basis *= triangle.diagonal().sign()  # with the signs of QR's diagonal removed the law is uniform
