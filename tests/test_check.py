@@ -56,6 +56,10 @@ def test_cloud_names_the_first_bad_row() -> None:
         ([[1.0]], r"^a must be a torch tensor of shape \(n, d\), got \[\[1\.0\]\]$"),
         (torch.zeros(2, 3, 4), r"got a tensor of shape \(2, 3, 4\) and dtype float32; flatten further axes first$"),
         (torch.zeros(2, 3, dtype=torch.int64), r"^a must be a floating-point tensor of shape \(n, d\), got "),
+        (
+            torch.zeros(2, 3).to(torch.float8_e4m3fn),
+            r"^a must have dtype float16, bfloat16, float32 or float64, got a tensor of shape \(2, 3\) and dtype floa",
+        ),
         (torch.zeros(0, 3), r"^a must have at least one row and one column, got a tensor of shape \(0, 3\)"),
         (torch.zeros(3, 0), r"^a must have at least one row and one column, got a tensor of shape \(3, 0\)"),
     ],

@@ -15,6 +15,9 @@ from typing import Any, NoReturn
 
 import torch
 
+# What a cloud may hold. torch has smaller floats, which it stores and does not compute with.
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 class InputError(ValueError):
     """The caller gave something that cannot be used; the message names it and says what would be right."""
@@ -104,6 +107,8 @@ def cloud(argument: str, value: Any) -> torch.Tensor:
         fail(argument, "be a torch tensor of shape (n, d)", value)
     if value.ndim != 2 or not value.is_floating_point():
         fail(argument, "be a floating-point tensor of shape (n, d)", value, "; flatten further axes first")
+    if value.dtype not in FLOATS:
+        fail(argument, "have dtype float16, bfloat16, float32 or float64", value)
     if value.shape[0] == 0 or value.shape[1] == 0:
         fail(argument, "have at least one row and one column", value)
     return finite_rows(argument, value)

@@ -135,11 +135,17 @@ def test_the_first_tensor_of_an_output_counts(wrap) -> None:
 
 @pytest.mark.parametrize(
     ("output", "got"),
-    [(lambda x: None, "NoneType"), (lambda x: ("no", {}), "tuple"), (lambda x: x.long(), "a tensor of dtype int64")],
+    [
+        (lambda x: None, "NoneType"),
+        (lambda x: ("no", {}), "tuple"),
+        (lambda x: x.long(), "a tensor of dtype int64"),
+        (lambda x: x.to(torch.float8_e5m2), "a tensor of dtype float8_e5m2"),
+    ],
 )
-def test_outputs_without_a_floating_point_tensor(output, got) -> None:
+def test_outputs_without_a_tensor_that_can_be_measured(output, got) -> None:
     model = Lambda(lambda self, x: self.inner(x), inner=Lambda(lambda self, x: output(x)))
-    message = f"outputs of layer 'inner' must hold a floating-point tensor to be measured, got {got}"
+    right = "a tensor of dtype float16, bfloat16, float32 or float64"
+    message = f"outputs of layer 'inner' must hold {right} to be measured, got {got}"
     with pytest.raises(InputError, match=message):
         capture(model, torch.randn(5, 3), "inner")
 

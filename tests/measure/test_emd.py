@@ -102,6 +102,13 @@ def test_common_weights_keep_the_paired_bound() -> None:
     assert emd(a, a + 1, weights_a=torch.full((6,), 0.3)).matching is not None  # equal weights are no weights
 
 
+def test_weights_of_any_float_dtype() -> None:
+    a, w = torch.randn(4, 3), torch.tensor([1.0, 2.0, 0.5, 4.0])
+    right = emd(a, a + 1, weights_a=w).value
+    for dtype in (torch.float8_e4m3fn, torch.float16, torch.float64):  # all hold these numbers
+        assert emd(a, a + 1, weights_a=w.to(dtype)).value == right
+
+
 def test_known_answers() -> None:
     a = torch.randn(50, 7, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     shuffle = torch.randperm(50, generator=torch.Generator().manual_seed(4))

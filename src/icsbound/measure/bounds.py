@@ -193,7 +193,7 @@ def _point(name: str, value: Tensor, p: Pair) -> Tensor:
     d = p.x.shape[1]
     if not isinstance(value, torch.Tensor) or value.shape != (d,) or not value.is_floating_point():
         _check.fail(name, f"be a floating-point tensor of shape ({d},)", value)
-    return _check.finite_rows(name, value)
+    return _check.finite_rows(name, value.cpu().double())
 
 
 # ---------------------------------------------------------------------------------------------------- lower bounds

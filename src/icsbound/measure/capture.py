@@ -220,7 +220,7 @@ def _size(argument: str, probe: Probe, model: nn.Module) -> int:
             raise InputError(
                 f"{argument} must be on {devices.pop()}, where the model is, got a tensor on {tensor.device}"
             )
-        if tensor.is_floating_point():
+        if tensor.dtype in _check.FLOATS:
             _check.finite_rows(argument, tensor)
     return sizes[0]
 

@@ -119,9 +119,10 @@ class Collector:
         settings, call = self._settings, self._calls[name]
         self._calls[name] += 1
         x = _first_tensor(values)
-        if x is None or not x.is_floating_point():
+        if x is None or x.dtype not in _check.FLOATS:
             kind = type(values).__name__ if x is None else f"a tensor of dtype {str(x.dtype).removeprefix('torch.')}"
-            raise InputError(f"{self._named(name, call)} must hold a floating-point tensor to be measured, got {kind}")
+            right = "a tensor of dtype float16, bfloat16, float32 or float64"
+            raise InputError(f"{self._named(name, call)} must hold {right} to be measured, got {kind}")
         if x.is_nested or x.layout != torch.strided:
             kind = "nested" if x.is_nested else str(x.layout).removeprefix("torch.")
             raise InputError(f"{self._named(name, call)} must be dense to be measured, got a {kind} tensor")

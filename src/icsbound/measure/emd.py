@@ -146,7 +146,7 @@ def _weights(name: str, weights: Tensor | None, n: int) -> Tensor | None:
         return None
     if not isinstance(weights, torch.Tensor) or weights.shape != (n,) or not weights.is_floating_point():
         _check.fail(name, f"be a floating-point tensor of shape ({n},)", weights)
-    mass = _check.finite_rows(name, weights).detach().cpu().double()
+    mass = _check.finite_rows(name, weights.detach().cpu().double())
     if bool((mass < 0).any()) or not bool((mass > 0).any()):
         raise InputError(
             f"{name} must be nonnegative with a positive sum, got a least entry of {float(mass.min()):g} "

@@ -10,12 +10,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from icsbound._check import InputError, fail
+from icsbound._check import FLOATS, InputError, fail
 
 Key: TypeAlias = tuple[str, int, str]  # layer, which of its calls in one pass, view
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-NAMES = tuple(str(dtype).removeprefix("torch.") for dtype in DTYPES)
+NAMES = tuple(str(dtype).removeprefix("torch.") for dtype in FLOATS)
 
 
 class Store:
@@ -29,7 +28,7 @@ class Store:
     def __init__(
         self, n: int, dtype: torch.dtype | None, memory: int | None, spill: str | os.PathLike[str] | None
     ) -> None:
-        if dtype is not None and dtype not in DTYPES:
+        if dtype is not None and dtype not in FLOATS:
             fail("dtype", "be None or one of " + ", ".join(NAMES), dtype)
         if spill is not None and not os.path.isdir(spill):
             fail("spill", "be an existing folder", str(spill))
