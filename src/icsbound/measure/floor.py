@@ -20,13 +20,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from icsbound import _check
 from icsbound._check import InputError
+from icsbound._evidence import Answer, adjusted, answer
+from icsbound._evidence import Estimate as Estimate
+from icsbound._evidence import HeldOut as HeldOut
 from icsbound.measure import cost as costs
 from icsbound.measure.certificate import certify
 from icsbound.measure.emd import EMDResult, emd
@@ -34,46 +36,6 @@ from icsbound.measure.plain import plain
 
 LEVEL = 0.05
 LEAST_ROWS = 8  # halves of four
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A value and its standard error, in the units of the clouds."""
-
-    value: float
-    error: float
-
-    def tail(self, least: float = 0.0) -> float:
-        """The probability of a value at least this large if the truth were `least`, by the normal approximation."""
-        if self.error == 0:
-            return 1.0 if self.value <= least else 0.0
-        return 0.5 * math.erfc((self.value - least) / self.error / math.sqrt(2))
-
-    def __str__(self) -> str:
-        return f"{self.value:.4g} ± {self.error:.2g}"
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """Lower bounds of W1 from functions fitted on other inputs; each has an expectation of at most W1."""
-
-    potential: Estimate  # the optimal potential of the other half
-    shift: Estimate  # the direction of the other half's mean shift
-    norm: Estimate  # the distance from the other half's mean, with the sign of its difference there
-
-    @property
-    def p(self) -> float:
-        """One-sided p-value of "the laws agree"."""
-        return self.p_above(0.0)
-
-    def p_above(self, least: float) -> float:
-        """One-sided p-value of "W1 is at most `least`", Bonferroni's over the three functions."""
-        return min(1.0, 3 * min(estimate.tail(least) for estimate in (self.potential, self.shift, self.norm)))
-
-    @property
-    def best(self) -> Estimate:
-        """The one that is farthest above 0 in units of its error (the largest, if there are no errors)."""
-        return max(self.potential, self.shift, self.norm, key=lambda e: (-e.tail(), e.value))
 
 
 @dataclass(frozen=True)
@@ -85,7 +47,7 @@ class Verdict:
     neither answer is supported.
     """
 
-    text: Literal["moved", "below the floor", "not resolved"]
+    text: Answer
     p: float  # one-sided, of "W1 is at most `smallest`"
     level: float
     smallest: float = 0.0  # in spreads of the first cloud
@@ -139,10 +101,8 @@ class Shift:
 def judge(shift: Shift, p: float, level: float, smallest: float = 0.0) -> Verdict:
     """The verdict at a p-value, possibly adjusted for many distances. `smallest` raises the floor."""
     _check.real("level", level, 0.0, 1.0)
-    if p <= level:
-        return Verdict("moved", p, level, smallest)
-    below = shift.em.value <= max(shift.floor, smallest * shift.spread)
-    return Verdict("below the floor" if below else "not resolved", p, level, smallest)
+    floor = max(shift.floor, smallest * shift.spread)
+    return Verdict(answer(p, level, shift.em.value, floor), p, level, smallest)
 
 
 def standard_error(result: EMDResult) -> float:
@@ -264,16 +224,8 @@ def control(shifts: Sequence[Shift], rate: float = LEVEL, smallest: float = 0.0)
     """
     _check.real("rate", rate, 0.0, 1.0)
     _check.real("smallest", smallest, 0.0)
-    try:
-        from scipy.stats import false_discovery_control
-    except ImportError:
-        raise InputError(
-            "the false discovery rate needs scipy, which is not installed: pip install 'icsbound[report]'"
-        ) from None
-    if not shifts:
-        return []
-    adjusted = false_discovery_control([shift.p(smallest) for shift in shifts], method="by")
-    return [judge(shift, float(p), rate, smallest) for shift, p in zip(shifts, adjusted, strict=True)]
+    ps = adjusted([shift.p(smallest) for shift in shifts])
+    return [judge(shift, p, rate, smallest) for shift, p in zip(shifts, ps, strict=True)]
 
 
 def _enough(name: str, cloud: Tensor) -> None:
