@@ -62,6 +62,14 @@ def test_means_and_projections_of_half_precision_are_taken_in_float32() -> None:
     assert (pooled == 100).all()
 
 
+def test_autocast_rounds_no_view() -> None:
+    x = torch.randn(N, 3, 4, 5)
+    for view in views.VIEWS:
+        plain = cloud(x, view)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(cloud(x, view), plain), view
+
+
 def test_unknown_channel_axis() -> None:
     x = torch.randn(N, 3, 4)
     assert cloud(x, "sample", None).shape == (N, 12)

@@ -23,6 +23,7 @@ import functools
 import torch
 
 from icsbound._check import InputError
+from icsbound.measure.plain import plain
 
 VIEWS = ("sample", "pooled", "position", "projection")
 
@@ -51,11 +52,12 @@ def positions(x_BCL: torch.Tensor, axis: int | None) -> int | None:
     return None if axis is None else x_BCL[0].numel() // x_BCL.shape[axis]
 
 
+@plain
 def cloud(
     x_BCL: torch.Tensor, view: str, axis: int | None, layer: str, rows: slice, n: int, dimension: int, seed: int
 ) -> torch.Tensor:
     """The rows of one batch in `view`, shape (B, d). Means and projections are taken, and kept, in float32
-    at least.
+    at least, whatever autocast the model runs in.
 
     rows: where the batch lies in the probe of n inputs, so that what is drawn does not depend on the size of batches.
     """
