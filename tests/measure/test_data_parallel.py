@@ -108,6 +108,17 @@ def together(rank: int, folder: Path) -> None:
         other.step(0)
     with pytest.raises(InputError, match="every must be an interval or a function of the step where ranks measure tog"):
         ICSMonitor(narrow, torch.randn(3, 2 + rank), gather=True)
+    norm = nn.Sequential(nn.BatchNorm1d(2))
+    message = "probe must hold at most 23,170 inputs for exact distances, got 24,000, whose cost matrix would take"
+    with pytest.raises(InputError, match=message):
+        ICSMonitor(norm, torch.randn(12_000, 2), every=1, gather=True)
+    few = ICSMonitor(norm, torch.randn(5, 2), views="pooled", every=1, gather=True, verdicts=True)  # 10 together
+    few.step(0)
+    with pytest.raises(InputError, match="probe must hold at least 8 inputs for verdicts, got 6"):
+        ICSMonitor(norm, torch.randn(3, 2), every=1, gather=True, verdicts=True)
+    message = {0: "the monitor failed on rank 1: InputError: layers must match", 1: "got 'nor', which matches"}[rank]
+    with pytest.raises((RuntimeError, InputError), match=message):
+        ICSMonitor(norm, torch.randn(3, 2), layers="nor" if rank else "0", every=1, gather=True)
     part()
 
 

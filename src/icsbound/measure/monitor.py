@@ -24,7 +24,7 @@ from icsbound.measure.floor import LEAST_ROWS, LEVEL, Shift, control, shift_repo
 from icsbound.measure.layers import Layers
 from icsbound.measure.picture import Picture
 from icsbound.measure.picture import check as check_picture
-from icsbound.measure.ranks import gathered, require_group
+from icsbound.measure.ranks import agreed, gathered, require_group
 from icsbound.measure.saved import Clouds, Saved, restored
 from icsbound.measure.schedules import Budget, Pace, Schedule, schedule
 from icsbound.records import CostRecord, Record, VerdictRecord
@@ -63,12 +63,12 @@ class ICSMonitor:
     alert: called with the record of every "moved" verdict (`verdicts` are then on), once all records of the step are
         with the sinks and the monitor is ready for the next: it may raise, to stop a training that can be saved and
         resumed.
-    gather: every rank of a data-parallel training has a monitor, with its own part of the probe, and calls `step`: the
-        first gathers the clouds and measures, the others get no records. Without it a rank that has a monitor
+    gather: every rank of a data-parallel training makes a monitor, with its own part of the probe, and calls `step`:
+        the first gathers the clouds and measures, the others get no records. Without it a rank that has a monitor
         measures alone.
     settings: the other keyword arguments of `capture` (side, batch_size, dtype, memory ...). Between two steps the
         monitor holds the clouds of one capture (of k for ``against=k``), and during a step those of one more; `memory`
-        bounds each capture.
+        bounds each capture, of a rank's own part where ranks gather.
 
     In a distance's record, `seconds` is its own share: its distance, and an equal part of the pass over the probe.
     With the defaults and 256 images a ResNet-20 (19 layers, batches of 128, one CPU thread) spends the time of 8
@@ -120,10 +120,20 @@ class ICSMonitor:
             self._budget.pace = self.pace
         self._views = (views,) if isinstance(views, str) else tuple(views)
         self._settings = Settings(law=law, **settings)
-        # Bad input is named now, not in mid-training.
-        self._n, chosen = prepare(model, probe, layers, self._views, self._settings)
-        if not isinstance(picture, bool):
-            check_picture(picture, chosen)
+        self._gather = gather
+        if gather:
+            require_group()
+            if self._budget is not None:
+                _check.fail("every", "be an interval or a function of the step where ranks measure together", every)
+
+        def inputs() -> int:
+            n, chosen = prepare(model, probe, layers, self._views, self._settings)
+            if not isinstance(picture, bool):
+                check_picture(picture, chosen)
+            return n
+
+        # Bad input is named now, not in mid-training; what is too much together, with no rank waiting for another.
+        self._n = sum(agreed("the monitor", inputs, int)[1]) if gather else inputs()
         if every is not None and self._n > LARGEST:
             few = trial(model, probe, layers, self._views, self._settings)
             refuse_large_probe(self._n, () if few is None else (cloud.shape[1] for cloud in few.clouds.values()))
@@ -137,15 +147,10 @@ class ICSMonitor:
             if not callable(one):
                 _check.fail(name, "be callable with a record", one)
         self._picture = Picture(self._views[0], None if picture is True else picture) if picture else None
-        self._gather = gather
-        if gather:
-            require_group()
-            if self._budget is not None:
-                _check.fail("every", "be an interval or a function of the step where ranks measure together", every)
         self._verdicts, self._alert = verdicts or alert is not None, alert
         self._smallest, self._rate = _check.real("smallest", smallest, 0.0), _check.real("rate", rate, 0.0, 1.0)
         if self._verdicts:
-            if self._n < LEAST_ROWS and not gather:
+            if self._n < LEAST_ROWS:
                 raise InputError(f"probe must hold at least {LEAST_ROWS} inputs for verdicts, got {self._n}")
             control([])  # says so where what it needs is not installed
         lag = against if isinstance(against, int) else 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,6 +12,8 @@ from icsbound._check import InputError
 from icsbound.measure.collector import Snapshot
 
 Shapes: TypeAlias = dict[tuple[str, str], tuple[int, int]]  # rows and columns of a cloud, by layer and view
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def require_group() -> None:
@@ -20,28 +22,36 @@ def require_group() -> None:
         raise InputError("gather must be False where torch.distributed is not initialized, got True")
 
 
+def agreed(what: str, work: Callable[[], T], said: Callable[[T], R]) -> tuple[T, list[R]]:
+    """What `work` gives on this rank, and what is `said` of it on every rank, in their order.
+
+    Every rank must call it. Where the work, called `what`, raises on one rank it raises on all, so that none waits for
+    ever.
+    """
+    done: list[T] = []
+    error: Exception | None = None
+    try:
+        done.append(work())
+    except Exception as raised:
+        error = raised
+    report = None if error is None else f"{type(error).__name__}: {error}"
+    reports: list[tuple[str | None, list[R]]] = [(None, [])] * int(dist.get_world_size())
+    dist.all_gather_object(reports, (report, [said(one) for one in done]))
+    if error is not None:
+        raise error
+    for rank, (failure, _) in enumerate(reports):
+        if failure is not None:
+            raise RuntimeError(f"{what} failed on rank {rank}: {failure}")
+    return done[0], [one for _, told in reports for one in told]
+
+
 def gathered(capture: Callable[[], Snapshot]) -> Snapshot:
     """What `capture` gives on all ranks, row after row in their order, on the first rank; elsewhere without clouds.
 
-    Every rank must call it. Where the capture raises on one rank it raises on all, so that none waits for ever.
+    Every rank must call it, and a capture that raises on one raises on all.
     """
-    taken, error = None, None
-    try:
-        taken = capture()
-    except Exception as raised:
-        error = raised
-    shapes: Shapes = {}
-    if taken is not None:
-        shapes = {key: (cloud.shape[0], cloud.shape[1]) for key, cloud in taken.clouds.items()}
-    reports: list[tuple[str | None, Shapes]] = [(None, {})] * int(dist.get_world_size())
-    dist.all_gather_object(reports, (None if error is None else f"{type(error).__name__}: {error}", shapes))
-    if error is not None:
-        raise error
-    for rank, (said, _) in enumerate(reports):
-        if said is not None:
-            raise RuntimeError(f"the capture failed on rank {rank}: {said}")
-    assert taken is not None
-    parts = [part for _, part in reports]
+    taken, parts = agreed("the capture", capture, _shapes)
+    shapes = _shapes(taken)
     for rank, part in enumerate(parts):
         if [(key, shape[1]) for key, shape in part.items()] != [(key, shape[1]) for key, shape in shapes.items()]:
             raise InputError(
@@ -51,6 +61,10 @@ def gathered(capture: Callable[[], Snapshot]) -> Snapshot:
     clouds = {key: _joined(cloud, [part[key][0] for part in parts]) for key, cloud in taken.clouds.items()}
     first = {key: cloud for key, cloud in clouds.items() if cloud is not None}
     return Snapshot(first, taken.modules, taken.positions)
+
+
+def _shapes(taken: Snapshot) -> Shapes:
+    return {key: (cloud.shape[0], cloud.shape[1]) for key, cloud in taken.clouds.items()}
 
 
 def _listed(shapes: Shapes) -> str:
