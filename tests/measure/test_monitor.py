@@ -524,11 +524,18 @@ def test_clouds_on_disk_give_the_same_records(tmp_path: Path) -> None:
         assert a.value == pytest.approx(b.value, rel=1e-4)  # float32 products differ with the size of a batch
 
 
+SCHEDULE = "a number of steps of at least 1, a function of the step or None"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"every": 0}, "every must be an integer of at least 1, got 0"),
-        ({"cheap_every": 1.5}, "cheap_every must be an integer of at least 1, got 1.5"),
+        ({"every": 0}, f"every must be 'budget', {SCHEDULE}, got 0"),
+        ({"every": "buget"}, f"every must be 'budget', {SCHEDULE}, got 'buget'"),
+        ({"every": True}, f"every must be 'budget', {SCHEDULE}, got True"),
+        ({"cheap_every": 1.5}, f"cheap_every must be {SCHEDULE}, got 1.5"),
+        ({"cheap_every": "budget"}, f"cheap_every must be {SCHEDULE}, got 'budget'"),
+        ({"cheap_every": Budget(0.1)}, f"cheap_every must be {SCHEDULE}, got <icsbound.measure.schedules.Bu"),
         ({"against": "last"}, "against must be 'previous', 'first' or a number of captures to look back, got 'last'"),
         ({"against": 0}, "against must be an integer of at least 1, got 0"),
         ({"law": "test"}, "law must be one of 'eval', 'train', 'frozen', got 'test'"),
@@ -570,7 +577,7 @@ def test_the_first_record_says_what_measuring_costs() -> None:
     assert isinstance(first, CostRecord)
     assert (first.step, first.exact, first.training, first.share) == (0, True, None, None)
     assert first.capture > 0
-    assert first.distances > 0  # of every cloud from itself
+    assert first.distances > 0  # of every cloud compared with itself
     start = time.perf_counter()
     found = [record for step in range(1, 5) for record in monitor.step(step)]
     elapsed = time.perf_counter() - start
@@ -582,6 +589,30 @@ def test_the_first_record_says_what_measuring_costs() -> None:
     # The share is of the time since the last exact distances: two steps, one of which had a bracket.
     own = costs[2].capture + costs[2].distances + costs[3].capture + costs[3].distances
     assert costs[3].share == pytest.approx(own / (training - 2 * costs[1].training), rel=1e-6)
+
+
+@pytest.mark.parametrize("verdicts", [False, True])
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_first_cost_is_of_what_will_run(monkeypatch: pytest.MonkeyPatch, verdicts: bool, exact: bool) -> None:
+    """With verdicts that is some five times the distance alone; by the clock of the test each part takes its time."""
+    clock = Clock(monkeypatch)
+
+    def slow(name: str, seconds: float) -> None:
+        real = getattr(monitor_module, name)
+
+        def call(*arguments: torch.Tensor) -> object:
+            clock.now += seconds
+            return real(*arguments)
+
+        monkeypatch.setattr(monitor_module, name, call)
+
+    for name, seconds in (("cheap_bracket", 1.0), ("emd", 10.0), ("shift_report", 50.0)):
+        slow(name, seconds)
+    schedule = {"every": 1} if exact else {"every": None, "cheap_every": 1}
+    model = networks.cnn()
+    monitor = ICSMonitor(model, networks.images(16), layers="9", views="pooled", verdicts=verdicts, **schedule)
+    costs = [r for step in (0, 1) for r in monitor.step(step) if isinstance(r, CostRecord)]
+    assert {cost.distances for cost in costs} == {1.0 + (0 if not exact else 50 if verdicts else 10)}
 
 
 class Clock:

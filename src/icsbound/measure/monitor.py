@@ -9,16 +9,15 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from icsbound import _check
 from icsbound._check import InputError
 from icsbound.measure.capture import Probe, Settings, prepare, snapshot, trial
-from icsbound.measure.cheap import cheap_bracket
+from icsbound.measure.cheap import CheapBracket, cheap_bracket
 from icsbound.measure.collector import Snapshot
 from icsbound.measure.cost import LARGEST, refuse_large_probe
-from icsbound.measure.emd import emd
+from icsbound.measure.emd import EMDResult, emd
 from icsbound.measure.entries import Place, distance_record, layer_record, shift_record, verdict_record
 from icsbound.measure.floor import LEAST_ROWS, LEVEL, Shift, control, shift_report
 from icsbound.measure.layers import Layers
@@ -38,7 +37,7 @@ class ICSMonitor:
     At a scheduled step the layers are captured, and every layer and view gives one `DistanceRecord` against a capture
     before it. Then follow what the measurement took, a `CostRecord`, and the weight, alpha and bound of every
     normalization layer, `LayerRecord`s. The first scheduled step has nothing before it: its first record is the cost,
-    with the exact distance of every cloud from itself in place of those to come. Training goes on bit for bit as
+    with every cloud compared with itself in place of what is to come. Training goes on bit for bit as
     without the monitor.
 
     model, probe, layers: as for `icsbound.measure.capture.capture`.
@@ -46,7 +45,7 @@ class ICSMonitor:
     every: when the exact Earth Mover distance is taken: an integer k (every step divisible by k), ``step -> bool``,
         None (never), or "budget": as often as 5 % of the time of the training pay for
         (`icsbound.measure.schedules.Budget`).
-    cheap_every: the same for the bracket alone, which costs O(n d): its records have no `value`.
+    cheap_every: the same, without a budget, for the bracket alone, which costs O(n d): its records have no `value`.
     views: any of "pooled", "sample", "position", "projection", all from one pass over the probe.
     against: "previous" (the capture before this one, of either schedule), "first", or k: the k-th capture back.
     law: which statistics normalize the probe, "eval", "train" or "frozen".
@@ -114,7 +113,7 @@ class ICSMonitor:
             )
         self._model, self._probe, self._run, self._layers = model, probe, run, layers
         self.pace = Pace()
-        self._dear, self._cheap = schedule("every", every), schedule("cheap_every", cheap_every)
+        self._dear, self._cheap = schedule("every", every), schedule("cheap_every", cheap_every, budget=False)
         self._budget = self._dear if isinstance(self._dear, Budget) else None
         if self._budget is not None:
             self._budget.pace = self.pace
@@ -206,13 +205,13 @@ class ICSMonitor:
                     self._alert(record)
         return records
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """What a resumed training needs to go on with the same references: plain tensors by name."""
         interval = 0 if self._budget is None else self._budget.interval
         state = Saved(list(self._past), self._last_step, interval, self.pace.state()).tensors()
         return state if self._picture is None else state | self._picture.state()
 
-    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Go on from `state`, as `state_dict` gave it for a monitor with the same layers, views and probe size."""
         saved = restored(state, self._views, None if self._gather else self._n)
         if self._picture is not None:
@@ -235,9 +234,9 @@ class ICSMonitor:
         before_step, before = self._past[0] if len(self._past) == self._past.maxlen else (step, None)
         if before is not None:
             yield from self._distances(before_step, before, step, taken.clouds, exact, captured / len(taken.clouds))
-        elif not self._past and exact:
+        elif not self._past:
             for cloud in taken.clouds.values():
-                emd(cloud, cloud)
+                self._compared(cloud, cloud, exact)
         distances = time.perf_counter() - began
         share = self.pace.measured(captured + distances, exact)
         yield CostRecord(
@@ -253,6 +252,11 @@ class ICSMonitor:
             found = layer_record(self._run, layer, step, module, taken.positions[layer])
             if found is not None:
                 yield found
+
+    def _compared(self, a: Tensor, b: Tensor, exact: bool) -> tuple[CheapBracket, EMDResult | None, Shift | None]:
+        """All that is computed of two clouds."""
+        shift = shift_report(a, b) if exact and self._verdicts else None
+        return cheap_bracket(a, b), shift.em if shift is not None else emd(a, b) if exact else None, shift
 
     def _distances(
         self, step_a: int, before: Clouds, step_b: int, after: Clouds, exact: bool, share: float
@@ -283,9 +287,7 @@ class ICSMonitor:
                 step_a=step_a,
                 step_b=step_b,
             )
-            bracket = cheap_bracket(a, b)
-            shift = shift_report(a, b) if exact and self._verdicts else None
-            em = shift.em if shift is not None else emd(a, b) if exact else None
+            bracket, em, shift = self._compared(a, b, exact)
             seconds = share + time.perf_counter() - start
             yield distance_record(place, b.shape[0], b.shape[1], bracket, em, seconds)
             if shift is not None:

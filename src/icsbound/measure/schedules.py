@@ -72,10 +72,11 @@ class Pace:
 class Budget:
     """A schedule under which measuring takes no more than a `share` of the time of the training.
 
-    True at the first step, and then at every step divisible by `interval` that the share still affords. The interval
-    is the least of 1, 2, 5, 10, 20, 50 ... steps whose training pays for one measurement, by the times measured so far;
-    it may grow while they settle, and never falls. Since it follows the clock, two runs may differ in it: name an
-    interval where runs are to be compared step by step.
+    True at the first step, which is on credit (the training pays for it before the next), and then at every step
+    divisible by `interval` that the share still affords. The interval is the least of 1, 2, 5, 10, 20, 50 ... steps
+    whose training pays for one measurement, by the times measured so far; it may grow while they settle, and never
+    falls. Since it follows the clock, two runs may differ in it: name an interval where runs are to be compared step by
+    step.
     """
 
     def __init__(self, share: float = 0.05) -> None:
@@ -103,15 +104,19 @@ def _round(steps: float) -> int:
     return next(power * digit for digit in (1, 2, 5, 10) if power * digit >= steps)
 
 
-def schedule(argument: str, every: Schedule) -> Callable[[int], bool]:
-    """`every` as a function of the step."""
+def schedule(argument: str, every: Schedule, budget: bool = True) -> Callable[[int], bool]:
+    """`every` as a function of the step; unless `budget`, one that follows the clock is refused."""
     if every is None:
         return lambda step: False
-    if every == "budget":
+    if budget and every == "budget":
         return Budget()
     if isinstance(every, Budget):
-        return Budget(every.share)  # a monitor's own, since it follows that monitor's times
-    if callable(every):
+        if budget:
+            return Budget(every.share)  # a monitor's own, since it follows that monitor's times
+    elif callable(every):
         return every
-    interval = _check.positive_int(argument, every)
-    return lambda step: step % interval == 0
+    elif isinstance(every, int) and not isinstance(every, bool) and every >= 1:
+        interval = every
+        return lambda step: step % interval == 0
+    right = "a number of steps of at least 1, a function of the step or None"
+    return _check.fail(argument, f"be 'budget', {right}" if budget else f"be {right}", every)
