@@ -139,6 +139,22 @@ def test_channel_axis() -> None:
     second += [nn.SyncBatchNorm(1), nn.InstanceNorm2d(1), LayerNorm2d(1), UnitizedBatchNorm2d(1), nn.MaxPool2d(1)]
     last = [nn.Linear(1, 1), nn.LayerNorm(1), nn.RMSNorm(1), nn.Embedding(1, 1), nn.MultiheadAttention(1, 1)]
     last += [nn.LSTM(1, 1), nn.GRU(1, 1), networks.Classifier().encoder, networks.Classifier().encoder.layers[0]]
-    assert [channel_axis_of(module) for module in second] == [1] * len(second)
-    assert [channel_axis_of(module) for module in last] == [-1] * len(last)
-    assert channel_axis_of(nn.ReLU()) is None
+    assert [channel_axis_of(module, 4) for module in second] == [1] * len(second)
+    assert [channel_axis_of(module, 4) for module in last] == [-1] * len(last)
+    assert channel_axis_of(nn.ReLU(), 3) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "axes"),
+    [  # the axis for values of three axes (tokens), and of four (images)
+        *((name, nn.Module, (-1, None)) for name in ("Attention", "GPT2Attention", "CausalSelfAttention")),
+        ("LlamaFlashAttention2", nn.Module, (-1, None)),
+        ("Attention2d", nn.Module, (1, 1)),
+        ("AttentionPooled", nn.Module, (None, None)),
+        ("OwnAttention", nn.MultiheadAttention, (-1, -1)),
+    ],
+)
+def test_attention_over_tokens_has_its_channels_last(name, base, axes) -> None:
+    kind = type(name, (base,), {})
+    module = kind(4, 1) if base is nn.MultiheadAttention else kind()
+    assert (channel_axis_of(module, 3), channel_axis_of(module, 4)) == axes

@@ -100,7 +100,8 @@ def capture(
         (those of the batch `statistics`, inputs of the form of `probe`). Dropout is off under every law.
     batch_size: the probe runs in batches of nearly equal size, none larger than this.
     channel_axis: where the channels are; None: 1 for convolutions, batch, group and instance norms, -1 for linear
-        layers, layer and RMS norms, embeddings and attention. Not needed for views "sample" and "projection".
+        layers, layer and RMS norms, embeddings and attention over tokens (by the end of its class's name). Not needed
+        for views "sample" and "projection".
     sample_axis: where the layers have the sample (1 for transformers with the sequence first).
     dtype: how clouds are kept: a float dtype, or None: as the layer gives them (means in float32 at least).
     memory: the most bytes that all clouds together may take; what would be more raises InputError before the probe

@@ -135,7 +135,7 @@ class Collector:
         if x.numel() == 0:
             raise InputError(f"{self._named(name, call)} must hold values, got a tensor of shape {tuple(x.shape)}")
         x = x.detach().movedim(axis, 0)
-        channels = settings.channel_axis if settings.channel_axis is not None else channel_axis_of(module)
+        channels = settings.channel_axis if settings.channel_axis is not None else channel_axis_of(module, x.ndim)
         self._positions[name] = views.positions(x, channels)
         for view in self._wanted:
             part = views.cloud(x, view, channels, name, self._rows, self._n, settings.dimension, settings.seed)

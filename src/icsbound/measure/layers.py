@@ -23,6 +23,7 @@ _CHANNELS_SECOND = re.compile(r"[123]d$|_ConvNd|BatchNorm|GroupNorm|InstanceNorm
 _CHANNELS_LAST = re.compile(
     r"LayerNorm|RMSNorm|Linear|Embedding|MultiheadAttention|Transformer(En|De)coder|RNN|^Conv1D$"
 )
+_ATTENTION = re.compile(r"Attention\d*$")  # over tokens; over images it may have its channels anywhere
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -95,12 +96,14 @@ def nearest_to(name: str, names: Iterable[str]) -> str:
     return f"the nearest are {', '.join(map(repr, close))}" if close else f"there are {_listed(list(names))}"
 
 
-def channel_axis_of(module: nn.Module) -> int | None:
-    """1 for convolutions, batch and group norms, -1 for linear layers, layer norms and attention, None if unknown."""
+def channel_axis_of(module: nn.Module, ndim: int) -> int | None:
+    """1 for convolutions, batch and group norms, -1 for linear layers, layer norms and attention over tokens, None if
+    unknown. `ndim` is the number of axes of the module's values.
+    """
     for kind in type(module).__mro__:  # so that a subclass with a name of its own is what its base is
         if _CHANNELS_SECOND.search(kind.__name__):
             return 1
-        if _CHANNELS_LAST.search(kind.__name__):
+        if _CHANNELS_LAST.search(kind.__name__) or (ndim == 3 and _ATTENTION.search(kind.__name__)):
             return -1
     return None
 
