@@ -86,6 +86,39 @@ def test_harder_problems_go_through_every_stage(family: str, seed: int) -> None:
     solve_from_every_start(g, torch.from_numpy(distances(torch.from_numpy(a), torch.from_numpy(b))), family)
 
 
+@native
+def test_starts_from_a_part_of_the_rows_equal_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small clouds started as large ones are, from the exact potentials of every eighth row; then two large ones."""
+    g, coarse, started = np.random.default_rng(11), assignment._coarse, []
+
+    def counted(cost: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        started.append(len(cost))
+        return coarse(cost, shift)
+
+    monkeypatch.setattr(assignment, "_coarse", counted)
+
+    def equal(a: torch.Tensor, b: torch.Tensor, label: str) -> None:
+        c = torch.from_numpy(distances(a, b))
+        rounding = 1e-15 * float(c.max())
+        shift = (b - a.mean(0)) @ torch.nn.functional.normalize(b.mean(0) - a.mean(0), dim=0)
+        right, found = optimum(c.numpy()), assignment.solve(c, shift, rounding)
+        assert found.value == pytest.approx(right, rel=1e-12, abs=rounding), label
+        assert found.certificate.lower == pytest.approx(right, rel=1e-11, abs=2 * rounding), label
+
+    with monkeypatch.context() as small:
+        small.setattr(assignment, "COARSE", 16)
+        for _ in range(150):
+            a, b, label = draw(g, int(g.choice([16, 17, 31, 64, 100, 130])), int(g.choice([1, 2, 3, 8])))
+            unit = 10.0 ** -round(np.log10(float(a.abs().max()) or 1.0))
+            equal(a * unit, b * unit, label)
+    assert len(started) > 30
+    started.clear()
+    for d in (2, 16):
+        a, b = torch.from_numpy(g.normal(size=(2, 600, d)))
+        equal(a, b + 0.5, f"Gaussian, d = {d}")
+    assert started == [600, 600]
+
+
 def slices(c: torch.Tensor, start: Certificate, gap: float) -> int:
     """How many budgets of 1000 units the native solver takes."""
     library, taken = _native.library(), 0
