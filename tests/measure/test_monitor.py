@@ -413,6 +413,10 @@ def test_steps_are_judged_one_by_one_and_a_whole_training_together() -> None:
     bracket = [dataclasses.replace(r, value=None) if isinstance(r, DistanceRecord) else r for r in one]
     with pytest.raises(InputError, match="distance must be exact to be judged, got 'exact: "):
         judged(bracket)
+    alone = [r for r in one if not isinstance(r, DistanceRecord)]
+    message = "lines must hold the distance of every shift, got a shift alone for layer 'layers.[012]', sample view, of"
+    with pytest.raises(InputError, match=f"^{message} run 'run' from step 6 to 7$"):
+        judged(alone)
 
 
 def test_an_alert_may_stop_the_training_and_the_monitor_goes_on() -> None:

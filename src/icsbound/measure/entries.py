@@ -9,7 +9,7 @@ from dataclasses import fields
 import torch
 from torch import nn
 
-from icsbound._check import fail
+from icsbound._check import InputError, fail
 from icsbound.measure.cheap import CheapBracket
 from icsbound.measure.emd import EMDResult
 from icsbound.measure.floor import LEVEL, Estimate, HeldOut, Shift, Verdict, control
@@ -117,10 +117,18 @@ def judged(lines: Iterable[Record], rate: float = LEVEL, smallest: float = 0.0) 
 
 
 def shifts_in(lines: Iterable[Record]) -> list[tuple[DistanceRecord, Shift]]:
-    """Every distance in `lines` that has a `ShiftRecord`, and what both tell of its shift."""
+    """Every distance in `lines` that has a `ShiftRecord`, and what both tell of its shift.
+
+    Raises InputError for a `ShiftRecord` without its distance, or of which there is the bracket alone.
+    """
     lines = list(lines)
     distances = {place_of(line): line for line in lines if isinstance(line, DistanceRecord)}
     told = {place_of(line): line for line in lines if isinstance(line, ShiftRecord)}
+    for place in told.keys() - distances.keys():
+        raise InputError(
+            f"lines must hold the distance of every shift, got a shift alone for layer {place.layer!r}, {place.view} "
+            f"view, of run {place.run!r} from step {place.step_a} to {place.step_b}"
+        )
     return [(distances[place], shift_of(distances[place], line)) for place, line in told.items()]
 
 
