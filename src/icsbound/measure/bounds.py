@@ -74,7 +74,7 @@ _OfClouds = Callable[Concatenate[Tensor, Tensor, P], float]
 
 
 def _bound(side: Side, cost: str, in_bracket: bool = True) -> Callable[[_OfPair[P]], _OfClouds[P]]:
-    """Publish a bound of a pair as a function of (a, b); those without a further choice enter the bracket."""
+    """Publish a bound of a pair as a function of (a, b); those whose choices all have a default enter the bracket."""
 
     def publish(of_pair: _OfPair[P]) -> _OfClouds[P]:
         @plain
@@ -221,26 +221,29 @@ def norms(p: Pair, centre: Tensor | None = None) -> float:
     return _units(p, _line(*_about(p, centre)))
 
 
-@_bound("lower", "n d", in_bracket=False)
-def truncated_moment(p: Pair, power: float, cut: float, centre: Tensor | None = None) -> float:
+@_bound("lower", "n d")
+def truncated_moment(p: Pair, power: float = 2.0, cut: float | None = None, centre: Tensor | None = None) -> float:
     """|E f(Y - c) - E f(Y' - c)| with f(y) = min(|y|, r)^p / (p r^(p-1)), for p = `power` >= 1 and r = `cut` > 0.
 
-    f is 1-Lipschitz: its radial slope is (|y|/r)^(p-1) <= 1 up to r and 0 beyond. `cut` is in the clouds' units; c
-    (d) is the mean of all rows by default.
+    f is 1-Lipschitz: its radial slope is (|y|/r)^(p-1) <= 1 up to r and 0 beyond. `cut` is in the clouds' units, by
+    default the largest |y - c| of both, which cuts nothing off; c (d) is the mean of all rows by default.
     """
     _check.real("power", power, 1.0)
-    _check.real("cut", cut, 0.0)
-    if cut == 0:
+    if cut is not None and _check.real("cut", cut, 0.0) == 0:
         _check.fail("cut", "be positive", cut)
-    r = math.ldexp(cut, -p.exponent) if math.frexp(cut)[1] - p.exponent < 900 else 2.0**900
+    lengths = _about(p, centre)
+    if cut is None:
+        r = max(float(z.max()) for z in lengths)
+    else:
+        r = math.ldexp(cut, -p.exponent) if math.frexp(cut)[1] - p.exponent < 900 else 2.0**900
     if r == 0:
-        return 0.0  # so small a cut that f vanishes beside the clouds' spread
-    a_part, b_part = ((z / r).clamp(max=1.0).pow(power).mean() for z in _about(p, centre))
+        return 0.0  # so small a cut that f vanishes beside the clouds' spread, or no spread
+    a_part, b_part = ((z / r).clamp(max=1.0).pow(power).mean() for z in lengths)
     return _units(p, float((a_part - b_part).abs()) * r / power)
 
 
-@_bound("lower", "n d", in_bracket=False)
-def untruncated_moment(p: Pair, power: float, higher: float, centre: Tensor | None = None) -> float:
+@_bound("lower", "n d")
+def untruncated_moment(p: Pair, power: float = 2.0, higher: float = 4.0, centre: Tensor | None = None) -> float:
     """What two moments of the norms alone force, for 1 <= p = `power` < q = `higher`.
 
     With Δ = E|Y|^p - E|Y'|^p > 0 (the clouds swapped if need be), τ = E|Y|^q and C = sup_{v>=1} (v^p - 1) v^(-q)
@@ -394,7 +397,10 @@ def dual(p: Pair, sweeps: int = 16, max_bytes: int = costs.MAX_BYTES) -> float:
 
 @plain
 def bracket(a: Tensor, b: Tensor, *, quadratic: bool = True, max_bytes: int = costs.MAX_BYTES) -> Bracket:
-    """Every bound of W1(a, b) that needs no further choice, with its cost; `.lower` and `.upper` are the tightest.
+    """Every bound of W1(a, b), its choices by default, with its cost; `.lower` and `.upper` are the tightest.
+
+    Two stay out: `blocks`, which must be told the sizes of its blocks and takes an exact distance for each, and
+    `held_out`, which speaks of the laws behind the clouds, and that in expectation.
 
     Args:
         a: cloud (n, d).
