@@ -17,11 +17,12 @@ def test_what_is_promised_holds(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert inference.main(["--trials", "40", "--digits", *SMALL, "--json", str(tmp_path / "lines.json")]) == 0
     said = capsys.readouterr().out
     assert said.startswith("level 0.05; trials with the seeds 0 to 39\n")
-    assert said.endswith("16 lines, 0 broken\n")
+    assert said.endswith("18 lines, 0 broken\n")
     lines = json.loads((tmp_path / "lines.json").read_text())["lines"]
     assert {line["claim"] for line in lines} == {
         "false alarm",
         "bound above W1",
+        "shown above W1",
         "moved too far",
         "discoveries",
         "step alarm",
@@ -30,6 +31,8 @@ def test_what_is_promised_holds(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert all(0 <= line["share"] <= line["high"] for line in lines)
     missed = next(line for line in lines if line["claim"] == "E[EM_n] missed")
     assert missed["share"] < 0.25
+    assert missed["promised"] is None
+    assert "\nE[EM_n]: 0.05 is what its interval tends to as n grows; shown, and promised at no n\n" in said
 
 
 def test_a_bound_that_is_not_held_out_is_seen(
@@ -47,7 +50,7 @@ def test_a_bound_that_is_not_held_out_is_seen(
     assert inference.main(["--trials", "30", *SMALL]) == 1
     said = capsys.readouterr().out
     broken = {line.split("  ")[0] for line in said.splitlines() if line.endswith("BROKEN")}
-    assert broken == {"false alarm", "bound above W1", "moved too far"}
+    assert broken == {"false alarm", "bound above W1", "shown above W1", "moved too far"}
 
 
 def test_the_seed_fixes_the_trials(capsys: pytest.CaptureFixture[str]) -> None:
