@@ -1,24 +1,27 @@
-"""What the examples share: real digits, a small network, a plain training, and a table of verdicts."""
+"""What the examples share: real digits, a small network, a plain training, and verdicts: a table, and as a command."""
 
 from __future__ import annotations
 
 import re
+import tempfile
 
 import pictures
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from icsbound import control, shift_report
+from icsbound import cli, control, shift_report
 from icsbound.training import data, models
 
 SPLITS = data.load("digits")
 NORMALIZE = data.Normalize.of(SPLITS.train)
 PROBE = NORMALIZE(SPLITS.test.images[::4])  # 250 held-out digits, of every class
+MODEL = "resnet8:width=4"
 
 
 def network() -> nn.Module:
     """A residual network of eight layers with batch norm, untrained."""
-    return models.build("resnet8:width=4", classes=10, channels=1, norm=nn.BatchNorm2d)
+    return models.build(MODEL, classes=10, channels=1, norm=nn.BatchNorm2d)
 
 
 def train(model: nn.Module, steps: int, *, keep: Tensor | None = None, lr: float = 0.1) -> nn.Module:
@@ -53,3 +56,13 @@ def verdicts(title: str, before: dict[str, Tensor], after: dict[str, Tensor], sm
     drawn["floor"] = {layer: shift.floor / shift.spread for layer, shift in shifts.items()}
     pictures.by_layer(drawn, re.sub(r"[^a-z0-9]+", "-", title.lower()), "distance in spreads", title=title)
     return {layer: verdict.text for layer, verdict in judged.items()}
+
+
+def command(networks: dict[str, nn.Module], *more: str) -> None:
+    """The same comparison by `icsbound measure`, on files of weights with these names; it prints its table."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [f"{folder}/{name}.safetensors" for name in networks]
+        for file, model in zip(files, networks.values(), strict=True):
+            save_file(model.state_dict(), file)
+        flags = f"--model {MODEL} --data digits --view pooled --probe 250 --jobs 1 --quiet --out {folder}/measured"
+        assert cli.main(["measure", *files, *flags.split(), *more]) == 0

@@ -1,7 +1,7 @@
 """A network before and after fine-tuning: which layers did it move, and how far?
 
 The base knows all digits; it is tuned on the even ones with everything frozen but its last block. The layers before
-that block cannot move, and the verdicts say so.
+that block cannot move, and the verdicts say so. Last, the same as a command on two files of weights.
 """
 
 import copy
@@ -22,7 +22,9 @@ def main() -> dict[str, str]:
             module.momentum = 0.0  # frozen layers keep their running statistics too
     common.train(tuned, steps=40, keep=common.SPLITS.train.labels % 2 == 0)
     before, after = (capture(model, common.PROBE, view="pooled") for model in (base, tuned))
-    return common.verdicts("fine-tuned on even digits, against its base", before, after)
+    found = common.verdicts("fine-tuned on even digits, against its base", before, after)
+    common.command({"base": base, "tuned": tuned})
+    return found
 
 
 if __name__ == "__main__":

@@ -5,12 +5,9 @@ sampling alone gives, far from 0, and the verdict does not take it for a shift. 
 command, on the weights in a file.
 """
 
-import tempfile
-
 import common
-from safetensors.torch import save_file
 
-from icsbound import capture, cli
+from icsbound import capture
 from icsbound.training.corruptions import corrupt
 
 
@@ -24,11 +21,7 @@ def main() -> dict[str, dict[str, str]]:
         name: common.verdicts(f"{name}, against the probe", before, capture(model, probe, view="pooled"))
         for name, probe in (("the same digits with less contrast", pale), ("other digits", other))
     }
-    with tempfile.TemporaryDirectory() as folder:
-        save_file(model.state_dict(), f"{folder}/network.safetensors")
-        words = f"measure {folder}/network.safetensors --model resnet8:width=4 --data digits --view pooled --probe 250"
-        words += f" --data-b digits:shift=contrast,severity=2 --smallest 0.1 --jobs 1 --quiet --out {folder}/measured"
-        assert cli.main(words.split()) == 0
+    common.command({"network": model}, "--data-b", "digits:shift=contrast,severity=2", "--smallest", "0.1")
     return found
 
 

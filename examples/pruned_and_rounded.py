@@ -1,6 +1,7 @@
 """A network against copies with fewer bits and fewer weights: where does what was saved change the layers?
 
-The verdict says whether a layer moved, the spreads say how far: rounding to 16 bits is seen, and means nothing.
+The verdict says whether a layer moved, the spreads say how far: rounding to 16 bits is seen, and means nothing. Last,
+the pruned one as a command on two files of weights.
 """
 
 import copy
@@ -20,6 +21,7 @@ def main() -> dict[str, dict[str, str]]:
         perturb(smaller, change)
         after = capture(smaller, common.PROBE, view="pooled")
         found[change] = common.verdicts(f"{change}, against the full network", before, after)
+    common.command({"full": full, "pruned": smaller})
     return found
 
 

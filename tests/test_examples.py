@@ -1,5 +1,6 @@
 """Every example runs, and shows what it says it shows."""
 
+import re
 import runpy
 import subprocess
 import sys
@@ -30,12 +31,22 @@ def main_of(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     return runpy.run_path(str(FOLDER / f"{name}.py"))["main"]()
 
 
-def test_fine_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
+def commanded(said: str, title: str) -> dict[str, str]:
+    """The verdict of every layer in the table that `icsbound measure` prints under `title`."""
+    head, *lines = said[said.index(title) :].splitlines()[1:]
+    assert head.endswith("verdict")
+    return {line.split()[0]: re.split(r"\s{2,}", line)[-1] for line in lines if not line.startswith("page: ")}
+
+
+def test_fine_tuned(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     found = main_of("fine_tuned", monkeypatch)
-    moved = {layer for layer, verdict in found.items() if verdict == "moved"}
-    # The frozen blocks cannot have moved.
-    assert {layer for layer in found if layer.startswith(("blocks.0.", "blocks.1."))}.isdisjoint(moved)
-    assert {"blocks.2.norms.1", "norm"} <= moved
+    by_command = commanded(capsys.readouterr().out, "tuned.safetensors against base.safetensors, n = 250")
+    assert found.keys() == by_command.keys()
+    for judged in (found, by_command):
+        moved = {layer for layer, verdict in judged.items() if verdict == "moved"}
+        # The frozen blocks cannot have moved.
+        assert {layer for layer in judged if layer.startswith(("blocks.0.", "blocks.1."))}.isdisjoint(moved)
+        assert {"blocks.2.norms.1", "norm"} <= moved
 
 
 def test_pruned_and_rounded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +54,10 @@ def test_pruned_and_rounded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     moved = {change: list(verdicts.values()).count("moved") for change, verdicts in found.items()}
     assert moved["prune:0.5"] >= 5
     assert moved["quantize:4"] >= 5
-    assert capsys.readouterr().out.count("spreads") == 21
+    said = capsys.readouterr().out
+    assert said.count("spreads, floor") == 21
+    by_command = commanded(said, "pruned.safetensors against full.safetensors, n = 250")
+    assert list(by_command.values()).count("moved") >= 5
 
 
 def test_checkpoints(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,17 +71,20 @@ def test_half_precision(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     found = main_of("half_precision", monkeypatch)
     assert len(found) == 7
     assert set(found.values()) == {"below the floor"}  # as no more than the tenth of a spread counts for nothing
-    spreads = [float(line.split("=")[1].split()[0]) for line in capsys.readouterr().out.splitlines() if "=" in line]
+    said = capsys.readouterr().out
+    spreads = [float(line.split("=")[1].split()[0]) for line in said.splitlines() if "spreads, floor" in line]
     assert 0 < max(spreads) < 0.1
+    by_command = commanded(said, "bfloat16.safetensors against float32.safetensors, n = 250")
+    assert set(by_command.values()) == {"below the floor"}
+    assert found.keys() == by_command.keys()
 
 
 def test_other_data(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     found = main_of("other_data", monkeypatch)
     assert list(found["the same digits with less contrast"].values()).count("moved") >= 5
     assert "moved" not in found["other digits"].values()
-    said = capsys.readouterr().out
-    table = said[said.index("digits:shift=contrast,severity=2, n = 250") :].splitlines()
-    assert sum(line.endswith("  moved") for line in table) >= 5
+    by_command = commanded(capsys.readouterr().out, "digits:shift=contrast,severity=2, n = 250")
+    assert list(by_command.values()).count("moved") >= 5
 
 
 def test_monitored_loop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
