@@ -33,10 +33,10 @@ import sys
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -55,6 +55,7 @@ ONCE, LIMIT = 0.5, 6.0  # seconds: see the beginning
 LARGE, LARGE_SECONDS, LARGE_BYTES = 8192, 5.0, 1.5e9
 FLAT, FLAT_SHARE = 3136, 1.25
 VIEWS = {"sample": "flattened", "pooled": "pooled"}
+T = TypeVar("T")
 
 
 class Problem(NamedTuple):
@@ -110,15 +111,27 @@ def timed(solver: Solver, problem: Problem, limit: float | None = None) -> tuple
     CPU seconds are then what it had used, and there is no value.
     """
     small = prepared(*gaussian(2)(8))
+
+    def work() -> tuple[float, float]:
+        solver(*small)  # the new process copies what it writes to, the counts of references among it
+        begin = time.process_time()
+        value = solver(*problem)
+        return time.process_time() - begin, value
+
+    found, used = apart(work, limit)
+    return (used, None) if found is None else found
+
+
+def apart(work: Callable[[], T], limit: float | None = None) -> tuple[T | None, float]:
+    """What `work` returns in a process of its own, or None where that was ended after `limit` seconds by the clock; and
+    the CPU seconds of that process.
+    """
     receiver, sender = multiprocessing.Pipe(duplex=False)
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            solver(*small)  # the new process copies what it writes to, the counts of references among it
-            begin = time.process_time()
-            value = solver(*problem)
-            sender.send((time.process_time() - begin, value))
+            sender.send(work())
             code = 0
         except Exception:
             traceback.print_exc()
@@ -129,12 +142,9 @@ def timed(solver: Solver, problem: Problem, limit: float | None = None) -> tuple
     if late:
         os.kill(pid, signal.SIGKILL)
     _, status, used = os.wait4(pid, 0)
-    if late:
-        return used.ru_utime + used.ru_stime, None
-    if status:
+    if status and not late:
         raise SystemExit(f"a solver ended with status {status}")
-    seconds, value = receiver.recv()
-    return seconds, value
+    return None if late else receiver.recv(), used.ru_utime + used.ru_stime
 
 
 def measure(
@@ -244,27 +254,34 @@ def flat(rows: list[dict[str, Any]]) -> str:
 
 
 def large(trained: Callable[[], list[Trained]]) -> list[dict[str, Any]]:
-    """Whole distances of large clouds: CPU seconds, and what they add to the peak of resident memory."""
-
-    def cases() -> Iterator[Case]:
-        yield Case(None, "", "independent Gaussian, d 64", gaussian(64))
-        yield Case(None, "", "latent dimension 12, d 64, move 3", latent(12, 64, 3.0))
-        yield Case(None, "", "latent dimension 3, d 64, move 3", latent(3, 64, 3.0))
-        # Only now, since a peak that loading data has reached would hide the memory of a distance.
-        for network in trained():
-            yield from (case for case in network.cases({"pooled": "pooled"}) if case.name.endswith(", 10 steps"))
-
+    """Whole distances of large clouds: CPU seconds, and what they add to the peak of resident memory, each in a process
+    of its own, whose peak begins with what is resident when it is started.
+    """
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
-    rows = list[dict[str, Any]]()
-    for case in cases():
-        a, b = case.make(LARGE)
+    cases = [
+        Case(None, "", "independent Gaussian, d 64", gaussian(64)),
+        Case(None, "", "latent dimension 12, d 64, move 3", latent(12, 64, 3.0)),
+        Case(None, "", "latent dimension 3, d 64, move 3", latent(3, 64, 3.0)),
+    ]
+    for network in trained():
+        cases += [case for case in network.cases({"pooled": "pooled"}) if case.name.endswith(", 10 steps")]
+
+    def whole(a: Tensor, b: Tensor) -> tuple[float, int, str | None]:
         before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
         found = emd(a, b)
         seconds = time.process_time() - begin
         memory = unit * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-        if not found.certified:
-            raise SystemExit(f"{case.name}, n = {LARGE}: {found.estimator}")
-        rows.append({"case": case.name, "n": LARGE, "d": found.d, "seconds": seconds, "bytes": memory})
+        return seconds, memory, None if found.certified else found.estimator
+
+    rows = list[dict[str, Any]]()
+    for case in cases:
+        a, b = case.make(LARGE)
+        found, _ = apart(functools.partial(whole, a, b))
+        assert found is not None
+        seconds, memory, stopped = found
+        if stopped is not None:
+            raise SystemExit(f"{case.name}, n = {LARGE}: {stopped}")
+        rows.append({"case": case.name, "n": LARGE, "d": a.shape[1], "seconds": seconds, "bytes": memory})
         print(f"{LARGE} {case.name}: {seconds:.2f} s, {memory / 1e9:.2f} GB more", flush=True)
     slowest = max(row["seconds"] for row in rows)
     print(f"{LARGE} rows: {mark(slowest, LARGE_SECONDS)} ({LARGE_SECONDS} s)", end=", ")

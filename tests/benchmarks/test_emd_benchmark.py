@@ -101,6 +101,15 @@ def test_every_synthetic_case_is_measured_and_values_are_compared() -> None:
         bench.measure(synthetic()[0], 40, 1, wrong)
 
 
+def test_large_clouds_are_each_charged_with_their_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first case leaves a peak behind, under which the next would hide."""
+    monkeypatch.setattr(bench, "LARGE", n := 2100)  # a matrix beyond what an allocator keeps for reuse
+    rows = bench.large(list)
+    assert len(rows) == 3
+    assert all(8 * n * n <= row["bytes"] < 3 * 8 * n * n for row in rows)
+    assert all(row["seconds"] > 0 and row["d"] == 64 for row in rows)
+
+
 def test_layers_are_those_of_the_network_at_both_steps() -> None:
     found = digits(30, gaps=(1, 3))
     cases = list(found.cases(bench.VIEWS))
