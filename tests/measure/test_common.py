@@ -80,6 +80,28 @@ def test_clouds_of_the_same_points_in_another_order_are_at_distance_zero() -> No
     assert torch.equal(a, b[result.matching])
 
 
+@native
+def test_repeated_points_that_are_not_shared_take_no_second_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows are told which of them are one point, and the matrix is assigned as it lies."""
+    g, numbered, assign = torch.Generator().manual_seed(4), [], assignment.assign
+
+    def seen(matrix: torch.Tensor, *arguments: object) -> assignment.Assignment:
+        numbered.append((matrix.data_ptr(), arguments[-1]))
+        return assign(matrix, *arguments)
+
+    monkeypatch.setattr(assignment, "assign", seen)
+    a, b = (torch.randn(40, 3, generator=g, dtype=torch.float64).repeat(3, 1) + shift for shift in (0, 1))
+    pair = cost.pair(a, b)
+    matrix = cost.matrix(pair)
+    found = assignment.solve(matrix, torch.zeros(120).double(), pair=pair)
+    assert found.solver == "lazy assignment"
+    assert found.value == pytest.approx(float(matrix.numpy()[linear_sum_assignment(matrix)].mean()), rel=1e-12)
+    (at, points), *others = numbered
+    assert not others
+    assert at == matrix.data_ptr()
+    assert sorted(points.bincount().tolist()) == [3] * 40
+
+
 def test_equal_sums_are_not_taken_for_equal_points(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(common, "GOLDEN", 0.0)  # all weights are equal: (1, 2) and (2, 1) have the same sum
     a = torch.tensor([[1.0, 2], [2, 1], [1, 2], [0, 0]]).repeat(5, 1)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from icsbound import _native
 from icsbound.measure.certificate import SPREAD, Certificate, certify, identity_certificate, lowered
-from icsbound.measure.common import carried_over, repeated, without_common
+from icsbound.measure.common import Left, carried_over, repeated, without_common
 from icsbound.measure.cost import Pair
 from icsbound.measure.pot import pot
 
@@ -63,7 +63,10 @@ def solve(
     if proof.spread < SPREAD and _native.library() is not None:
         numbers = None if pair is None else repeated(pair)
         if numbers is not None:
-            return _without_common(host, shift, rounding, *numbers)
+            left = without_common(*numbers)
+            if len(left.rows) < len(host):
+                return _without_common(host, shift, rounding, left, numbers[0])
+            points = _numbered(numbers[0])
         if len(host) >= COARSE:
             proof = max(proof, certify(host, _coarse(host, shift)), key=lambda c: c.lower)
     return assign(host, proof, paired, rounding, points)
@@ -75,17 +78,23 @@ def _coarse(cost: Tensor, shift: Tensor) -> Tensor:
     return torch.amin(cost[::EVERY] - part.certificate.u[:, None], dim=0)
 
 
-def _without_common(cost: Tensor, shift: Tensor, rounding: float, of_a: Tensor, of_b: Tensor) -> Assignment:
-    """Points of both clouds, told apart by their numbers, stay in place; the others are assigned."""
-    left = without_common(of_a, of_b)
+def _without_common(cost: Tensor, shift: Tensor, rounding: float, left: Left, of_a: Tensor) -> Assignment:
+    """Points of both clouds stay in place; those that are `left`, of the numbers `of_a`, are assigned."""
     if not len(left.rows):
         return Assignment(left.matching, 0.0, carried_over(cost, left, shift[:0]), "all points stay in place")
-    part, points = cost[left.rows[:, None], left.columns], torch.unique(of_a[left.rows], return_inverse=True)[1]
-    found = solve(part, shift[left.columns], rounding, points=points)
+    part = cost[left.rows[:, None], left.columns]
+    found = solve(part, shift[left.columns], rounding, points=_numbered(of_a[left.rows]))
     matching = left.matching.clone()
     matching[left.rows] = left.columns[found.matching]
     proof = carried_over(cost, left, found.certificate.v)
     return Assignment(matching, _mean_cost(cost, matching), proof, f"shared points stay in place, {found.solver}")
+
+
+def _numbered(points: Tensor) -> Tensor:
+    """The same numbers for the same points, from 0 on without gaps."""
+    numbers: Tensor
+    _, numbers = torch.unique(points, return_inverse=True)
+    return numbers
 
 
 def assign(

@@ -28,14 +28,14 @@ def row_blocks(rows: int, bytes_per_row: int) -> Iterator[slice]:
         yield slice(start, min(start + step, rows))
 
 
-def refuse_too_large(n: int, m: int, max_bytes: int) -> None:
-    """Raise InputError if the cost matrix of n x m rows takes more than `max_bytes`."""
+def refuse_too_large(n: int, m: int, max_bytes: int, more: str = "") -> None:
+    """Raise InputError if the cost matrix of n x m rows takes more than `max_bytes`; `more` says what else there is."""
     _check.positive_int("max_bytes", max_bytes)
     if 8 * n * m > max_bytes:
         raise InputError(
-            f"max_bytes must be at least {8 * n * m:,} for the cost matrix of {n} x {m} rows, got {max_bytes:,}; a "
-            "subsample of the rows needs less, and icsbound.bounds.bracket(a, b, quadratic=False) and "
-            "icsbound.measure.estimates.sliced need no matrix"
+            f"max_bytes must be at least {8 * n * m:,} for the cost matrix of {n} x {m} rows{more}, got "
+            f"{max_bytes:,}; a subsample of the rows needs less, and icsbound.bounds.bracket(a, b, quadratic=False) "
+            "and icsbound.measure.estimates.sliced need no matrix"
         )
 
 

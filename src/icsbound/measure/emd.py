@@ -82,10 +82,11 @@ def emd(
     """
     _check.clouds(a, b)
     wa, wb = _weights("weights_a", weights_a, len(a)), _weights("weights_b", weights_b, len(b))
-    if a.shape[1] > 1:
-        costs.refuse_too_large(len(a), len(b), max_bytes)
-    pair = costs.pair(a, b)
     uniform = len(a) == len(b) and wa is None and wb is None
+    if a.shape[1] > 1:
+        more = "" if uniform else ", of which transport between unequal sizes or weights takes about five times as much"
+        costs.refuse_too_large(len(a), len(b), max_bytes, more)
+    pair = costs.pair(a, b)
     if a.shape[1] == 1:
         return _on_the_line(pair, wa, wb)
     return _assigned(pair) if uniform else _transported(pair, wa, wb)
