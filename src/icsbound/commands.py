@@ -114,7 +114,7 @@ def _measure_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--smallest", type=float, metavar="SPREADS", help="moved: by more than this many (0: at all)")
     command.add_argument("--picture", metavar="LAYER", help="the measured layer that is drawn (the last)")
     command.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"])
-    command.add_argument("--jobs", type=int, help="distances at a time (default: one per core)")
+    command.add_argument("--jobs", type=int, help="distances at a time on the CPU (default: one per core)")
     command.add_argument("--dtype", metavar="DTYPE", help="keep outputs as any of " + ", ".join(store.NAMES))
     command.add_argument("--memory", metavar="BYTES", help="the most that the outputs of one state may take, as in 2G")
     command.add_argument(

@@ -152,6 +152,18 @@ def test_buffers_may_be_restored_while_a_backward_pass_is_due() -> None:
     loss.backward()
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_autocast_that_a_model_switches_is_switched_back(device: str) -> None:
+    before = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    with untouched(nn.Identity()):
+        torch.set_autocast_enabled(device, not before[0])
+        torch.set_autocast_dtype(device, torch.float16 if before[1] != torch.float16 else torch.bfloat16)
+    after = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    torch.set_autocast_enabled(device, before[0])
+    torch.set_autocast_dtype(device, before[1])
+    assert after == before
+
+
 def test_weights_cast_by_autocast_before_a_step_are_not_measured_after_it() -> None:
     model, x = nn.Linear(4, 4), torch.randn(2, 4)
     with torch.autocast("cpu"):

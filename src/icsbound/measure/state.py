@@ -115,7 +115,7 @@ def _random_states(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _switches() -> Iterator[None]:
-    devices = ("cpu", "cuda")
+    devices = ("cpu", "cuda", "mps")
     autocast = [(device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)) for device in devices]
     cached, fast = torch.is_autocast_cache_enabled(), torch.backends.mha.get_fastpath_enabled()
     torch.set_autocast_cache_enabled(False)

@@ -63,11 +63,11 @@ def measure(
     """Measure as `config` says into the folder `out`, or go on where an earlier call was stopped.
 
     `out` receives ``config.json`` first, then a line of ``records.jsonl`` for each distance and what it says, and the
-    verdicts at the end. Numbers do not depend on `jobs`, the distances at a time (default: one a core), nor on where
-    the clouds lie: `memory` is the most bytes that those of one state may take, of two that are held, and `spill` a
-    folder for those beyond it, as for `icsbound.capture`; a distance takes copies in float64 of its own two. A finished
-    folder is left untouched. Ctrl-C and SIGTERM end the measurement after the distances under way, by
-    KeyboardInterrupt (SIGTERM: SystemExit 143).
+    verdicts at the end. Numbers do not depend on `jobs`, the distances at a time on the CPU (default: one a core; a GPU
+    takes one at a time), nor on where the clouds lie: `memory` is the most bytes that those of one state may take, of
+    two that are held, and `spill` a folder for those beyond it, as for `icsbound.capture`; a distance takes copies in
+    float64 of its own two. A finished folder is left untouched. Ctrl-C and SIGTERM end the measurement after the
+    distances under way, by KeyboardInterrupt (SIGTERM: SystemExit 143).
 
     Raises InputError for what cannot be measured, before anything is written, and for a folder that holds another
     measurement.
