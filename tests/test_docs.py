@@ -30,6 +30,12 @@ COMMANDS = [
     for line in code.splitlines()
     if line.strip()
 ]
+# The protocol and the tables of results have theirs as indented lines.
+INDENTED = [
+    shlex.split(line)
+    for page in PAGES
+    for line in re.findall(r"^ {4}(icsbound .*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+]
 
 
 # A deprecation inside torch, met where it copies an exported program.
@@ -43,6 +49,7 @@ def test_python_runs(page: str, code: str, capsys: pytest.CaptureFixture[str]) -
 def test_there_are_snippets() -> None:
     assert len(PYTHON) >= 6
     assert len(COMMANDS) >= 6
+    assert {words[1] for words in INDENTED} >= {"sweep", "evaluate", "report"}
     assert {language for _, language, _ in SNIPPETS} <= {"python", "sh"}, "only these are checked here"
 
 
@@ -53,7 +60,7 @@ def test_the_ten_lines_are_ten() -> None:
     assert sum(bool(line.strip()) for line in code.splitlines()) == 10
 
 
-@pytest.mark.parametrize("words", [c for c in COMMANDS if c[0] == "icsbound"], ids=" ".join)
+@pytest.mark.parametrize("words", [c for c in [*COMMANDS, *INDENTED] if c[0] == "icsbound"], ids=" ".join)
 def test_commands_are_understood(words: list[str]) -> None:
     assert isinstance(cli.parser().parse_args(words[1:]), argparse.Namespace)
 
