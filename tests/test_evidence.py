@@ -1,14 +1,13 @@
 """What estimates with errors say, and that the line of a measurement and its table show the same bound."""
 
 import dataclasses
-import math
 from pathlib import Path
 
 import pytest
 import torch
 
 from icsbound import records
-from icsbound._evidence import Estimate, HeldOut, adjusted, answer
+from icsbound._evidence import Estimate, HeldOut, adjusted, answer, farthest
 from icsbound.measure.cheap import cheap_bracket
 from icsbound.measure.entries import Place, distance_record, shift_record
 from icsbound.measure.floor import shift_report
@@ -25,7 +24,9 @@ def test_the_best_bound_is_farthest_above_0_in_its_errors_beyond_all_tails() -> 
     assert HeldOut(small, Estimate(0.3, 0.2), below).best is small  # at a few errors too
     exact = Estimate(1.0, 0.0), Estimate(2.0, 0.0), Estimate(0.0, 0.0)
     assert HeldOut(*exact).best is exact[1]
-    assert [e.errors for e in (*exact, Estimate(-1.0, 0.0))] == [math.inf, math.inf, 0.0, -math.inf]
+    values = [[4.0, 1.0, -9.0], [0.0, -1.0, -2.0], [-1.0, -2.0, -3.0]]
+    errors = [[0.1, 0.01, 0.001], [0.0, 0.0, 1.0], [0.0, 1.0, 1.0]]
+    assert farthest(values, errors).tolist() == [1, 0, 1]  # many at once
 
 
 def test_the_line_and_the_table_show_the_same_bound(tmp_path: Path) -> None:

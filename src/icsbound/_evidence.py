@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
 
 from icsbound._check import InputError
 
@@ -24,13 +26,6 @@ class Estimate:
         if self.error == 0:
             return 1.0 if self.value <= least else 0.0
         return 0.5 * math.erfc((self.value - least) / self.error / math.sqrt(2))
-
-    @property
-    def errors(self) -> float:
-        """How many of its errors the value lies above 0; unlike `tail`, it tells any two of them apart."""
-        if self.error == 0:
-            return math.copysign(math.inf, self.value) if self.value else 0.0
-        return self.value / self.error
 
     def __str__(self) -> str:
         return f"{self.value:.4g} ± {self.error:.2g}"
@@ -59,7 +54,19 @@ class HeldOut:
 
         It is chosen after all three are known, so that its own expectation may exceed W1; `p_above` allows for that.
         """
-        return max(self.potential, self.shift, self.norm, key=lambda e: (e.errors, e.value))
+        three = self.potential, self.shift, self.norm
+        return three[int(farthest([one.value for one in three], [one.error for one in three]))]
+
+
+def farthest(values: Any, errors: Any) -> Any:
+    """Which along the last axis lies farthest above 0 in units of its error; the largest, where errors are 0.
+
+    Tails of the normal law would not do: beyond 38 errors they are all 0.
+    """
+    values, errors = np.asarray(values, dtype=float), np.asarray(errors, dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        above = np.where(values == 0, 0.0, values / errors)
+    return np.where(above == above.max(-1, keepdims=True), values, -np.inf).argmax(-1)
 
 
 def answer(p: float, level: float, value: float, floor: float) -> Answer:

@@ -38,13 +38,13 @@ def verdicts(study: Study) -> Group:
     rate = percent(known["rate"].max(), 0) if len(known) else ""
     smallest = float(known["smallest"].max()) if len(known) else 0.0
     least = f"{number(smallest)} times the layer's spread, the smallest shift that counts" if smallest else "0"
-    what, dependence, more = "Of all that is called moved", "layers and steps", ""
-    if len(known) and int(known["among"].max()) < len(known):  # by a monitor, as the training went
-        what, dependence = "Of what is called moved at one step of a run", "layers"
-        more = "Over many steps more may be: icsbound.measure.entries.judged judges all steps together. "
+    more = ""
+    if not judged.judged_together(study.verdicts):
+        more = "All are judged together here; what a monitor said as the training went, of one step each, may differ. "
     basis = (
-        f"Moved: a lower bound of W1 fitted on other inputs exceeds {least}. {what}, at most {rate} are expected to be "
-        f"false, whatever the dependence between {dependence}. {more}{measure(study.distances)}"
+        f"Moved: a lower bound of W1 fitted on other inputs exceeds {least}. Of all that is called moved, at most "
+        f"{rate} are expected to be false, whatever the dependence between layers and steps. "
+        f"{more}{measure(study.distances)}"
     )
     return Group("What moved", basis if len(known) else "", found)
 

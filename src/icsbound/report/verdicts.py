@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from icsbound._evidence import Estimate, HeldOut, adjusted, answer, farthest
 from icsbound.report.runs import Study, load
 from icsbound.report.wording import number
 
@@ -21,24 +23,37 @@ _BOUNDS = ("potential", "shift", "norm")  # the held-out lower bounds
 def frame(study: Study) -> pd.DataFrame:
     """One row a distance that was measured with its inference; `verdict` and `p` are None and NaN until all are known.
 
-    `bound` is the held-out lower bound that stands furthest above its error, `spreads` the distance over the spread
-    of the first cloud.
+    `bound` is the held-out lower bound that stands farthest above 0 in units of its error, `spreads` the distance over
+    the spread of the first cloud. Verdicts are among all rows: where fewer were judged together, as by a monitor at
+    each step or in several folders, they are taken anew.
     """
     distances = study.distances[[*_PLACE, "n", "d", "value", "paired", "estimator"]]
     shifts = study.shifts[[*_PLACE, "error", "floor", "disjoint", "spread", *_BOUNDS, *(f"{b}_error" for b in _BOUNDS)]]
     verdicts = study.verdicts[[*_PLACE, "verdict", "p", "among", "rate", "smallest"]]
     rows = distances.merge(shifts, on=_PLACE).merge(verdicts, on=_PLACE, how="left")
-    best = [max(_BOUNDS, key=lambda b: _above(row[b], row[f"{b}_error"])) for _, row in rows.iterrows()]
-    return rows.assign(
-        spreads=rows["value"] / rows["spread"],
-        bound=[row[b] for (_, row), b in zip(rows.iterrows(), best, strict=True)],
-        bound_error=[row[f"{b}_error"] for (_, row), b in zip(rows.iterrows(), best, strict=True)],
-    )
+    bounds, errors = rows[[*_BOUNDS]].to_numpy(), rows[[f"{bound}_error" for bound in _BOUNDS]].to_numpy()
+    best, each = farthest(bounds, errors), np.arange(len(rows))
+    rows = rows.assign(spreads=rows["value"] / rows["spread"], bound=bounds[each, best], bound_error=errors[each, best])
+    return rows if judged_together(rows) else _judged_anew(rows)
 
 
-def _above(value: float, error: float) -> float:
-    """How many errors `value` lies above 0."""
-    return value / error if error > 0 else float("inf") * value if value else 0.0
+def judged_together(verdicts: pd.DataFrame) -> bool:
+    """Whether all of these that have a verdict were judged among so many."""
+    return bool((verdicts["among"].dropna() >= verdicts["verdict"].notna().sum()).all())
+
+
+def _judged_anew(rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` with every verdict among all that have one, at the rate and for the smallest shift that each names."""
+    part = rows[rows["verdict"].notna()]
+    least = part["smallest"] * part["spread"]
+    ps = adjusted([_p(row, smallest) for row, smallest in zip(part.to_dict("records"), least, strict=True)])
+    answers = map(answer, ps, part["rate"], part["value"], part["floor"].clip(lower=least))
+    found = {"p": ps, "verdict": list(answers), "among": len(part)}
+    return rows.assign(**{column: pd.Series(values, part.index) for column, values in found.items()})
+
+
+def _p(row: Mapping[Any, Any], least: float) -> float:
+    return HeldOut(*(Estimate(row[bound], row[f"{bound}_error"]) for bound in _BOUNDS)).p_above(least)
 
 
 @dataclass(frozen=True)
