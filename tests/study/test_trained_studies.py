@@ -165,6 +165,13 @@ def test_alpha_is_frozen_at_what_was_trained(tmp_path: Path, monkeypatch: pytest
     kept = alpha._alphas(runs[arm])
     assert {round(a, 3) for a in kept.tolist()} <= drawn
     assert len(set(kept.tolist())) > 1
+    ended, own = _trained(tmp_path / "unitized-seed0"), runs["unitized:frozen=true"]
+    assert torch.equal(alpha._alphas(own), alpha._alphas(ended))
+    assert len(set(alpha._alphas(own).tolist())) > 1
+    start, other = own.untrained().state_dict(), ended.untrained().state_dict()
+    assert all(torch.equal(value, other[name]) for name, value in start.items() if not name.endswith("alpha"))
+    assert not torch.equal(start["norm.alpha"], other["norm.alpha"])
+    assert not torch.equal(own.network().state_dict()["norm.weight"], start["norm.weight"])
     gain = runs["published-batch:alpha_init=1,frozen=true"].network()
     layer = gain.blocks[0].norms[0]
     x = torch.randn(5, 2, 28, 28)

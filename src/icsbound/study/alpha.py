@@ -1,13 +1,14 @@
 """Whether alpha trains, and whether that matters: its course, and the accuracy of controls that take its part.
 
 The loss holds no term for the shift, so that nothing but the data moves alpha. Controls of the default form: alpha
-frozen at 0 (which is batch norm), at 1, and at the mean where it ended; and, for its learning rate ten times as large,
-frozen at random values, drawn for each channel among those where that one ended. Where a frozen control does as well,
-training alpha is not what helps.
+frozen at 0 (which is batch norm), at 1, and in each channel at the value where its own ended; and, for its learning
+rate ten times as large, frozen at random values, drawn for each channel among those where that one ended. Where a
+frozen control does as well, training alpha is not what helps.
 
-In the published form alpha sets the size of the outputs too, from 1 to √(L/C) of batch norm's. Two controls have a gain
-and unitize nothing: scope "batch", whose alpha is one, and batch norm with γ multiplied by √(L/C), which is scope
-"batch" with alpha frozen at 1 and makes γ learn faster by L/C. Where these do as well, it is the gain that helps.
+In the published form alpha sets the size of the outputs too, from 1 to √(L/C) of batch norm's. With a κ that keeps the
+root mean square instead of the published L it sets none: what that form loses by it, it had by the gain. Two controls
+have a gain and unitize nothing: scope "batch", whose alpha is one, and batch norm with γ multiplied by √(L/C), which is
+scope "batch" with alpha frozen at 1 and makes γ learn faster by L/C. Where these do as well, it is the gain that helps.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ CURVES = {
     "frozen at 0 (batch norm)": "bn",
     "frozen at 1": "unitized-1",
     "as published": "published",
+    "as published, κ keeps the rms": "published:target=rms",
     "as published, batch scope": "published-batch",
     "batch norm, γ × √(L/C)": "published-batch:alpha_init=1,frozen=true",
 }
 LONGER = {"batch scope": "unitized:scope=batch", "frozen at 0.5": "unitized:alpha_init=0.5,frozen=true"}
-FINAL, RANDOM = "frozen at its final mean", "frozen at random"
+FINAL, RANDOM, MEAN = "frozen at its final values", "frozen at random", "frozen at its final mean"
 DRAWN = 15  # values of alpha, evenly among the channels' own in the order of their size
 
 
@@ -50,17 +52,19 @@ def points(seed: int, setting: Setting) -> Iterator[PointRecord]:
         curve = names.get(f"{arm}*{factor:g}", names[arm])
         yield from _course(run, curve, seed)
     if setting.runs is None:
-        for curve, run in zip((FINAL, RANDOM), trained(setting, partial(_frozen, setting), seed), strict=True):
+        frozen = trained(setting, partial(_frozen, setting), seed)
+        for curve, run in zip((FINAL, RANDOM, *([MEAN] if setting.full else [])), frozen, strict=True):
             yield from _course(run, curve, seed)
 
 
 def _frozen(setting: Setting, seed: int) -> list[str]:
-    """The arms of `FINAL` and `RANDOM`, which rest on what was trained at the seed."""
+    """The arms of `FINAL`, `RANDOM` and, in the longer form, `MEAN`, which rest on what was trained at the seed."""
     own, faster = trained(setting, [CURVES["trained"], CURVES["trained, rate × 10"]], seed)
     places = (torch.arange(DRAWN, dtype=torch.float64) + 0.5) / DRAWN
     drawn = ", ".join(f"{value:.3f}" for value in torch.quantile(_alphas(faster), places).tolist())
-    starts = (f"alpha_init={float(_alphas(own).mean()):.4f}", f"alpha_drawn=({drawn})")
-    return [f"unitized:{start},frozen=true" for start in starts]
+    mean = f"unitized:alpha_init={float(_alphas(own).mean()):.4f},frozen=true"
+    final = f"unitized:frozen=true<{CURVES['trained']}"
+    return [final, f"unitized:alpha_drawn=({drawn}),frozen=true", *([mean] if setting.full else [])]
 
 
 def _alphas(run: Trained) -> torch.Tensor:

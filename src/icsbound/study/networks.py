@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,13 @@ from torch import Tensor, nn
 from icsbound._check import InputError
 from icsbound.measure.capture import Settings, snapshot
 from icsbound.measure.collector import Snapshot
+from icsbound.norm.modules import UnitizedBatchNorm
 from icsbound.study.setting import Setting
-from icsbound.training import data, loop, pool, recipes, seeds, weights
+from icsbound.training import checkpoint, data, loop, pool, recipes, seeds, weights
 from icsbound.training.compare import folder_name
 from icsbound.training.config import MonitorConfig, TrainConfig
 from icsbound.training.evaluate import finished_below
+from icsbound.training.pretrained import Pretrained
 from icsbound.training.session import begun, load_splits, network, normalization
 
 PROBE = 256
@@ -65,6 +68,17 @@ class Trained:
         """The network as it began, in evaluation mode."""
         return begun(self.config, self.splits().train).to(self._dtype).eval()
 
+    def start_at_end_of_alpha(self) -> Path:
+        """A file beside the run: the weights that it began at, but for each channel's alpha, which is as it ended."""
+        path = self.folder / "start-at-end-of-alpha.safetensors"
+        if not path.exists():
+            start, end = self.untrained(), self.network()
+            for name, layer in end.named_modules():
+                if isinstance(layer, UnitizedBatchNorm):
+                    start.get_submodule(name).get_parameter("alpha").data.copy_(layer.clamped_alpha())
+            checkpoint.write_model(path, start.state_dict())
+        return path
+
     @property
     def _dtype(self) -> torch.dtype:
         dtype: torch.dtype = getattr(torch, self.config.dtype)
@@ -100,13 +114,14 @@ def trained(setting: Setting, wanted: Wanted, seed: int) -> list[Trained]:
 
     `wanted` is names of arms, or a function that gives them for a seed.
 
-    ``ARM*FACTOR`` trains ARM with alpha's learning rate times FACTOR. Those of the setting's other seeds are trained
-    beside it, which keeps all cores at work. Of the user's runs the first of each arm and seed counts; an arm that is
-    not among them is left out. Raises InputError where there is none at all.
+    ``ARM*FACTOR`` trains ARM with alpha's learning rate times FACTOR, and ``ARM<OTHER`` begins each channel's alpha
+    where that of OTHER ended, which is trained already. Those of the setting's other seeds are trained beside it, which
+    keeps all cores at work. Of the user's runs the first of each arm and seed counts; an arm that is not among them is
+    left out. Raises InputError where there is none at all.
     """
     names = wanted if callable(wanted) else lambda _: wanted
     if setting.runs is not None:
-        return _found(setting.runs, [arm for arm in names(seed) if "*" not in arm], seed)
+        return _found(setting.runs, [arm for arm in names(seed) if not set("*<") & set(arm)], seed)
     tasks = [_task(setting, name, seed) for name in names(seed)]
     others = [_task(setting, name, other) for other in setting.seeds if other != seed for name in names(other)]
     waiting = [task for task in (*tasks, *others) if loop.finished(task.out) is None]
@@ -125,7 +140,8 @@ def arms_in(folder: Path) -> dict[str, set[int]]:
 
 
 def _task(setting: Setting, name: str, seed: int) -> pool.Task:
-    arm, _, factor = name.partition("*")
+    begun, _, other = name.partition("<")
+    arm, _, factor = begun.partition("*")
     recipe = recipes.recipe(epochs=6 if setting.full else 3, alpha_lr_factor=float(factor or 1))
     config = TrainConfig(
         model=MODEL,
@@ -137,7 +153,14 @@ def _task(setting: Setting, name: str, seed: int) -> pool.Task:
         channels_last=False,
         monitor=MonitorConfig(**MONITOR),
     )
-    return pool.Task(config, setting.networks / folder_name(f"{name}-seed{seed}"), snapshots=1)
+    if other:
+        source = Trained(_folder(setting, other, seed), config)
+        config = dataclasses.replace(config, pretrained=Pretrained(file=str(source.start_at_end_of_alpha())))
+    return pool.Task(config, _folder(setting, name, seed), snapshots=1)
+
+
+def _folder(setting: Setting, name: str, seed: int) -> Path:
+    return setting.networks / folder_name(f"{name}-seed{seed}")
 
 
 def _found(folder: Path, wanted: Sequence[str], seed: int) -> list[Trained]:

@@ -218,6 +218,7 @@ def alpha(
     """Accuracies of alpha trained and frozen, and of `others`, whose names are those of their curves in short."""
     names = {"random": "frozen at random", "faster": "trained, rate × 10", "published": "as published"}
     names |= {"batch": "as published, batch scope", "scaled": "batch norm, γ × √(L/C)"}
+    names |= {"kept": "as published, κ keeps the rms", "final": "frozen at its final values"}
 
     def ends(name: str, value: float) -> list[Record]:
         return made.curve("alpha", "accuracy", name, [0], lambda x: value, noise=0.001)
@@ -283,10 +284,15 @@ def test_every_control_of_alpha_is_judged_by_what_it_controls() -> None:
     assert word == "holds"
     assert "with alpha of the same values by chance: frozen at random, +2.00 points" in text
     assert "As published, less that with a gain alone: as published, batch scope, +2.00 points" in text
-    for name, curve in (("random", "frozen at random"), ("scaled", "batch norm, γ × √(L/C)")):
+    controls = {"random": "frozen at random", "scaled": "batch norm, γ × √(L/C)"}
+    controls["final"] = "frozen at its final values"
+    for name, curve in controls.items():
         word, text = alpha(0.4, **better | {name: 0.99})
         assert word == "fails"
         assert f"More accurate than what it is a control of: {curve}." in text
+    word, text = alpha(0.4, **better | {"kept": 0.99})
+    assert word == "holds"
+    assert "adds to one that keeps the root mean square: −4.00 points" in text
     # Better than alpha as published, but no control of it, and worse than alpha at ten times the rate.
     assert alpha(0.4, **better | {"random": 0.965})[0] == "holds"
     word, text = alpha(0.4, **better | {"batch": 0.95})

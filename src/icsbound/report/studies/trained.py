@@ -13,6 +13,7 @@ NEGLIGIBLE = 0.05  # a share of the shift below which it does not matter
 STILL = 0.01  # a change of alpha below which no channel trained
 FASTER = "trained, rate × 10"  # the curve of alpha at ten times its rate
 PUBLISHED, SCALED = "as published", "batch norm, γ × √(L/C)"
+KEPT = f"{PUBLISHED}, κ keeps the rms"
 
 
 def reduction(studies: Studies) -> tuple[str, str]:
@@ -98,6 +99,9 @@ def alpha(studies: Studies) -> tuple[str, str]:
             said |= {curve: gain.verdict() for curve, gain in gains.items()}
             if gains:
                 text += f"{begin}: " + "; ".join(f"{curve}, {points(gain)}" for curve, gain in gains.items()) + ". "
+    if {PUBLISHED, KEPT} <= accuracy.keys():  # both unitize: told, and no control of either
+        gain = student((accuracy[PUBLISHED] - accuracy[KEPT]).dropna())
+        text += f"The published target norm adds to one that keeps the root mean square: {points(gain)}. "
     moves = word(farthest, STILL, "higher", exact=True)  # an alpha that nothing moves agrees over seeds
     if moves == FAILS:
         return FAILS, text + "Alpha stayed where it started."
@@ -110,7 +114,8 @@ def alpha(studies: Studies) -> tuple[str, str]:
 
 def _judged(trained: str) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
     """What is trained, how its sentence begins, and the controls that take its part."""
-    frozen = ("frozen at its final mean", "frozen at 0 (batch norm)", "frozen at 0.5", "frozen at 1")
+    ended = ("frozen at its final values", "frozen at its final mean")
+    frozen = (*ended, "frozen at 0 (batch norm)", "frozen at 0.5", "frozen at 1")
     return (
         (trained, "Accuracy with alpha trained, less that with alpha", frozen),
         (FASTER, "At ten times the rate, less that with alpha of the same values by chance", ("frozen at random",)),
