@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import builtins
+import gzip
 import hashlib
 import json
 import re
@@ -21,6 +22,7 @@ from test_pictures import transports
 from icsbound import report
 from icsbound._check import InputError
 from icsbound.records import DistanceRecord, LayerRecord, RunRecord, to_line
+from icsbound.report import plots, tables
 from icsbound.report.figure import Figure
 from icsbound.report.page import placed
 
@@ -65,7 +67,7 @@ class Page(HTMLParser):
 
     @property
     def data(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.scripts[0])
+        found: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(self.scripts[0])))
         return found
 
     @property
@@ -99,7 +101,7 @@ def test_the_page_asks_for_nothing(page: Page) -> None:
 
 
 def test_only_its_two_scripts_may_run(page: Page) -> None:
-    assert [script.get("type") for script in page.all("script")] == ["application/json", None, None]
+    assert [script.get("type") for script in page.all("script")] == ["application/gzip", None, None]
     digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in page.scripts[1:]]
     allowed = re.findall(r"'sha256-([^']+)'", page.policy)
     assert allowed == digests
@@ -243,22 +245,28 @@ def test_a_layer_that_stood_still_has_a_page(tmp_path: Path) -> None:
     report.build(tmp_path / "collapsed")
 
 
-@pytest.mark.parametrize("steps", [100, pytest.param(1000, marks=pytest.mark.full)])
-def test_large_runs_stay_small(tmp_path: Path, steps: int) -> None:
-    """200 layers at up to 1,000 steps, in two arms: the page holds an aggregate, and says so."""
+def large(folder: Path, steps: int) -> list[str]:
+    """Two arms that were measured at many steps, of 200 layers whose names are returned."""
     layers = [f"backbone.stages.{i // 20}.blocks.{i % 20}.norm" for i in range(200)]
     for arm in ("bn", "unitized"):
         lines = recorded.of_run(arm, 0, layers=layers, steps=(0, 1), views=("pooled",))
         step = "".join(to_line(line) for line in lines if isinstance(line, DistanceRecord))
-        recorded.save(tmp_path / arm, lines[:1])
-        with open(tmp_path / arm / "records.jsonl", "a", encoding="utf-8") as file:
+        recorded.save(folder / arm, lines[:1])
+        with open(folder / arm / "records.jsonl", "a", encoding="utf-8") as file:
             drawn = transports(f"{arm}-seed0", range(steps + 1), n=160, layer=layers[-1])
             for k in range(steps):
                 file.write(
                     to_line(drawn[k]) + step.replace('"step_a": 0, "step_b": 1', f'"step_a": {k}, "step_b": {k + 1}')
                 )
             file.writelines(map(to_line, lines[-4:]))
-    recorded.keep(tmp_path / "unitized", {name: np.linspace(0.1, 0.9, 512).tolist() for name in layers})
+    recorded.keep(folder / "unitized", {name: np.linspace(0.1, 0.9, 512).tolist() for name in layers})
+    return layers
+
+
+@pytest.mark.parametrize("steps", [100, pytest.param(1000, marks=pytest.mark.full)])
+def test_large_runs_stay_small(tmp_path: Path, steps: int) -> None:
+    """200 layers at up to 1,000 steps, in two arms: the page holds an aggregate, and says so."""
+    layers = large(tmp_path, steps)
     path = report.build(tmp_path)
     assert path.stat().st_size < 2_000_000
     page = Page(path)
@@ -269,6 +277,23 @@ def test_large_runs_stay_small(tmp_path: Path, steps: int) -> None:
     assert f"{400 * steps:,}" in page.text  # every distance counts in the findings
     assert np.isfinite(heat["scale_free"]).all()
     assert f"24 of {2 * steps:,} pairs of steps." in page.text
+
+
+@pytest.mark.full
+def test_all_that_can_be_recorded_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four arms of 200 layers in two views, with verdicts, networks and pictures, at more steps than are drawn."""
+    monkeypatch.setattr(plots, "save", lambda *_: None)
+    layers = [f"backbone.stages.{i // 20}.blocks.{i % 20}.norm" for i in range(200)]
+    values = np.random.default_rng(0).normal(size=(200, 64))
+    for arm in ("bn", "published", "unitized", "unitized-1"):
+        *begun, end = recorded.of_run(arm, 0, layers=layers, steps=range(11), noise=0.3)
+        begun = [*recorded.judged(begun), *transports(f"{arm}-seed0", range(60), n=160, layer=layers[-1])]
+        recorded.save(tmp_path / arm, [*begun, end])
+        recorded.keep(tmp_path / arm, dict(zip(layers, values.tolist(), strict=True)))
+    page = Page(report.build(tmp_path))
+    assert set(page.data["drawn"]) == FIGURES | {"picture-ridge", "picture-transport"}
+    assert page.html.count("<td>") > 0.9 * tables.CELLS
+    assert len(page.html.encode()) < 2_000_000
 
 
 def test_no_figure_stands_beside_an_empty_place() -> None:

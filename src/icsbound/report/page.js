@@ -1,7 +1,15 @@
 "use strict";
 // Draws the figures, switches the theme, sorts tables and saves what is shown. Asks nobody for anything.
-const data = JSON.parse(document.getElementById("data").textContent);
 const views = {};
+let data;
+const read = unpacked(document.getElementById("data").textContent).then((found) => (data = found));
+
+// The figures' data: JSON, compressed by gzip, in base64.
+async function unpacked(text) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return JSON.parse(await new Response(stream).text());
+}
 
 // A column is a list of numbers, or indices into its distinct texts; -1 stands for none.
 function rowsOf(columns) {
@@ -62,6 +70,12 @@ async function draw(chart) {
 }
 
 async function drawAll() {
+  try {
+    await read;
+  } catch {
+    for (const chart of document.querySelectorAll(".chart")) chart.textContent = "This browser cannot draw it: see figures/.";
+    return;
+  }
   for (const chart of document.querySelectorAll(".chart")) await draw(chart);
   document.documentElement.dataset.drawn = "yes";
 }
@@ -75,6 +89,7 @@ function save(name, blob) {
 }
 
 async function saveFigure(name, type) {
+  await read;
   if (type === "csv") {
     const { columns } = data.drawn[name];
     saveRows(name, [Object.keys(columns), ...rowsOf(columns).map((row) => Object.values(row).map((value) => value ?? ""))]);

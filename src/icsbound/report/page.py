@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import itertools
 import json
@@ -50,6 +51,7 @@ def render(page: Page) -> str:
     script, library = _file("page.js"), _library()
     hashes = " ".join(f"'sha256-{_digest(text)}'" for text in (library, script))
     drawn = {figure.name: plots.packed(figure) for figure in page.figures}
+    figures = {"drawn": drawn, "page": plots.style(plots.PAGE), "paper": plots.style(plots.PAPER)}
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -61,13 +63,19 @@ def render(page: Page) -> str:
             for key, title in page.sections.items()
         ],
         config=json.dumps(page.config, indent=2, ensure_ascii=False) if page.config else "",
-        figures={"drawn": drawn, "page": plots.style(plots.PAGE), "paper": plots.style(plots.PAPER)},
+        figures=compressed(figures),
         # The page may run these two scripts and no other, and may ask no server for anything.
         policy=f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:",
         css=Markup(_file("page.css")),
         library=Markup(library),
         script=Markup(script),
     )
+
+
+def compressed(values: Any) -> str:
+    """`values` as JSON, compressed, in letters that stand anywhere: a fifth of what many layers and steps take."""
+    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+    return base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), mtime=0)).decode("ascii")
 
 
 def placed(figures: Sequence[Figure]) -> list[tuple[Figure, bool]]:

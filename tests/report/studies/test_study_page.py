@@ -1,5 +1,7 @@
 """The page of studies as text: verdicts first, what was interrupted, figures, tables, how to run it again."""
 
+import base64
+import gzip
 import json
 import math
 import re
@@ -127,9 +129,9 @@ def built(folder: Path) -> tuple[int, str, dict[str, Any]]:
     """The page of `folder`: its size, its text, and its figures' columns."""
     path = report.build(folder)
     text = path.read_text(encoding="utf-8")
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    found = re.search(r'<script type="application/gzip" id="data">(.*?)</script>', text)
     assert found
-    drawn = json.loads(found[1])["drawn"]
+    drawn = json.loads(gzip.decompress(base64.b64decode(found[1])))["drawn"]
     return path.stat().st_size, text, {name: figure["columns"] for name, figure in drawn.items()}
 
 
