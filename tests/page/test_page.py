@@ -91,7 +91,7 @@ class Watched:
 
     def shot(self, name: str) -> None:
         SHOTS.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
+        self.page.screenshot(path=SHOTS / f"{name}.png", full_page=True, timeout=120_000)
 
 
 @pytest.fixture(scope="module")
