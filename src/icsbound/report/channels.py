@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -21,15 +22,16 @@ LEAST = 9  # of a layer with more channels than it may show: quantiles from its 
 
 def alpha_by_channel(study: Study) -> Figure | None:
     """Alpha of every channel at the end of training: one row a layer, one panel an arm."""
-    data, notes = of_channels(study)
-    study.notes.extend(notes)
-    return None if data.empty else channels_of(data, study.arms)
+    return None if study.channels.empty else channels_of(study.channels, study.arms)
 
 
-def of_channels(study: Study) -> tuple[pd.DataFrame, list[str]]:
-    """A row for each channel of the first finished run of each arm that left a network with unitized layers, in the
-    order of the layers: `arm, run, layer, channel, alpha` and `start`, its alpha at the first record, where all
-    channels of the layer had the same. And what could not be read, as sentences.
+def with_channels(study: Study) -> Study:
+    """`study` with the alpha of every channel, from the networks that its runs left, and notes of what could not be
+    read.
+
+    `channels` then has a row for each channel of the first finished run of each arm that left a network with unitized
+    layers, in the order of the layers: `arm, run, layer, channel, alpha` and `start`, its alpha at the first record,
+    where all channels of the layer had the same.
     """
     parts, notes, drawn = [], list[str](), set[str]()
     for run in study.runs:
@@ -48,7 +50,8 @@ def of_channels(study: Study) -> tuple[pd.DataFrame, list[str]]:
             parts.append(pd.DataFrame({"arm": run.arm, "run": run.name, "layer": layer, **values}))
             parts[-1]["start"] = starts.get(layer, np.nan)
             drawn.add(run.arm)
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(), notes
+    found = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    return dataclasses.replace(study, channels=found, notes=[*study.notes, *notes])
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -85,7 +88,7 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def channels_of(data: pd.DataFrame, every: list[str], name: str = "alpha-channels") -> Figure:
-    """The figure of what `of_channels` found; `every` are the arms of the page, in its order."""
+    """The figure of what `with_channels` read; `every` are the arms of the page, in its order."""
     arms = [arm for arm in every if arm in set(data["arm"])]
     names = list(dict.fromkeys(data["layer"]))
     layers = st.evenly(names, max(1, st.CELLS // (LEAST * len(arms))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from icsbound.report import findings, plots, reproduce, tables
+from icsbound.report.channels import with_channels
 from icsbound.report.page import Page, render
 from icsbound.report.runs import Study, load
 from icsbound.report.wording import listed
@@ -61,8 +62,7 @@ TERMS = (
 
 def build(folder: Path) -> Path:
     """Write `folder/report.html` and `folder/figures/` from the records in `folder`."""
-    study = load(folder)
-    drawn = plots.all_figures(study)  # before the findings, which tell what could not be read for them either
+    study = with_channels(load(folder))
     page = Page(
         heading=heading(study),
         lead=LEAD,
@@ -70,7 +70,7 @@ def build(folder: Path) -> Path:
         groups=findings.all_groups(study),
         terms=TERMS,
         sections=SECTIONS,
-        figures=drawn,
+        figures=plots.all_figures(study),
         tables=tables.all_tables(study),
         command=reproduce.command(study.config),
         setting=reproduce.setting(study),

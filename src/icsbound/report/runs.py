@@ -74,6 +74,7 @@ class Study:
     results: pd.DataFrame = field(repr=False)
     shifts: pd.DataFrame = field(repr=False)
     verdicts: pd.DataFrame = field(repr=False)
+    channels: pd.DataFrame = field(repr=False, default_factory=pd.DataFrame)  # which `channels.with_channels` reads
 
     def control(self, arm: str) -> str | None:
         """The arm that `arm` is compared with; None for a control itself and where its control was not run."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import altair as alt
 import pandas as pd
 
-from icsbound.report.channels import channels_of, of_channels
+from icsbound.report.channels import channels_of
 from icsbound.report.curves import alpha_of
 from icsbound.report.figure import PANEL, TABLE, WIDTH, Figure, colour_of, paired, tips
 from icsbound.report.results import conditions
@@ -128,10 +128,8 @@ def alpha(table: Table, group: Group, name: str) -> list[Figure]:
         return []
     rows = study.layers[study.layers["alpha_mean"].notna()]
     found = [] if rows.empty else [alpha_of(rows, study.layers_in(rows), table.arms_in(rows), f"{name}-alpha")]
-    by_channel, notes = of_channels(study)
-    table.notes.extend(notes)
-    if not by_channel.empty:
-        found.append(channels_of(by_channel, table.arms, f"{name}-alpha-channels"))
+    if not study.channels.empty:
+        found.append(channels_of(study.channels, table.arms, f"{name}-alpha-channels"))
     return [dataclasses.replace(figure, section=name) for figure in found]
 
 

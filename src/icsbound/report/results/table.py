@@ -13,6 +13,7 @@ import pandas as pd
 from icsbound import results
 from icsbound._check import InputError
 from icsbound.report import runs
+from icsbound.report.channels import with_channels
 from icsbound.report.results.claims import Round, rounds
 from icsbound.report.results.contrasts import Contrast, averaged, contrasts
 from icsbound.report.results.groups import CASE, Group, Where, case_name, case_of, group_of, groups
@@ -75,7 +76,7 @@ def load(path: Path, claims: Sequence[Path] = ()) -> Table:
         raise InputError(f"{file} must hold at least one line of results, got none")
     found = groups(lines)
     arms = sorted(dict.fromkeys(line.arm for line in lines), key=lambda arm: arm != "bn")
-    averages = averaged(lines)
+    averages, studies = averaged(lines), _studies(folder, lines)
     return Table(
         lines=lines,
         groups=found,
@@ -83,11 +84,11 @@ def load(path: Path, claims: Sequence[Path] = ()) -> Table:
         headline=_in_order(contrasts(averages), arms),
         cells=_in_order(contrasts(lines), arms),
         claims=rounds(claims, lines),
-        notes=notes,
+        notes=notes + [note for study in studies.values() for note in study.notes],
         planned=_planned(folder),
         accuracy=_frame(lines, found),
         means=_frame(averages, found),
-        studies=_studies(folder, lines),
+        studies=studies,
     )
 
 
@@ -134,8 +135,9 @@ def _studies(folder: Path | None, lines: list[Line]) -> dict[Where, Study]:
         if group := group_by_config.get(_as_text(config)):
             for run in runs.read(path, folder or Path(), []):
                 by_group.setdefault(group, {}).setdefault((run.arm, run.seed), run)
-    # What is wrong with a file is told by the page of its own run.
-    return {group: runs.assembled([*own.values()], folder or Path(), {}, []) for group, own in by_group.items()}
+    # What is wrong with records is told by the page of their own run; what is with a network, here too.
+    found = {group: runs.assembled([*own.values()], folder or Path(), {}, []) for group, own in by_group.items()}
+    return {group: with_channels(study) for group, study in found.items()}
 
 
 def _as_text(config: dict[str, Any]) -> str:
