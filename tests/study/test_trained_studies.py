@@ -204,7 +204,8 @@ def test_information_is_read_by_probes(runs: Setting, monkeypatch: pytest.Monkey
     inverse = [p for p in found["norm"] if p.curve == "inverse of the layer"]
     assert all(p.value == pytest.approx(1.0, abs=1e-6) for p in inverse)
     assert [p.curve for p in found["trained"]] == [information.TRAINED, "α = 1"] * LAYERS
-    (own,) = (p for p in found["norm"] if p.curve == f"linear probe, {information.TRAINED}")
+    none, own, whole = (p for p in found["norm"] if p.curve == "probe where α was trained")
+    assert (none.x, whole.x) == (0, 1)
     (run,) = networks.trained(runs, ["unitized"], 0)
     layers = [m for m in run.network().modules() if isinstance(m, UnitizedBatchNorm)]
     assert own.x == pytest.approx(float(layers[LAYERS // 2].clamped_alpha().mean()))

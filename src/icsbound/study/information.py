@@ -60,7 +60,7 @@ def _normalized(run: Trained, seed: int) -> Iterator[PointRecord]:
 
 
 def _unitized(run: Trained, seed: int) -> Iterator[PointRecord]:
-    """Every layer normalized, at its own alpha and at 1; the norm of the middle one's samples at its own."""
+    """Every layer normalized, at its own alpha and at 1; the norm of the middle one's samples at its own, 0 and 1."""
     fit, test, labels, truth = _features(run)
     layers = dict(run.network().named_modules())
     for depth, name in enumerate(fit):
@@ -72,7 +72,8 @@ def _unitized(run: Trained, seed: int) -> Iterator[PointRecord]:
         yield panel.point("α = 1", depth, read(unitized(a), unitized(b), labels, truth))
         if name == _middle(fit):
             panel = Panel(NAME, "norm", seed, len(b), b.shape[1], "R², held out")
-            yield panel.point(f"linear probe, {TRAINED}", float(alpha.mean()), _norm_read(a, b, alpha))
+            for x, value in ((0.0, 0.0), (float(alpha.mean()), alpha), (1.0, 1.0)):
+                yield panel.point("probe where α was trained", x, _norm_read(a, b, value))
 
 
 def _middle(layers: dict[str, Tensor]) -> str:

@@ -182,7 +182,9 @@ PANELS = (
         "information",
         "norm",
         "The norm of a sample, recovered from the output",
-        MEASURED + "R² of 1: nothing of the norm is lost.",
+        MEASURED
+        + "R² of 1: nothing of the norm is lost. Where α was trained, another network: at 0, as trained (at its "
+        "mean over channels), and at 1.",
         "alpha",
         "R²",
         fraction=True,
