@@ -20,7 +20,7 @@ enum { HARMONIC = 0, ARITHMETIC = 1, GEOMETRIC = 2 };
 enum { SAMPLE = 0, POSITION = 1, BATCH = 2 };
 enum { STATISTICS = 1, REST = 2 };
 
-// Mirrored, field by field, by `Problem` in icsbound/norm/kernels/cpu.py.
+// Mirrored, field by field, by PLANNED and GIVEN in icsbound/norm/kernels/cpu_plan.py.
 struct Problem {
   int64_t samples, channels, positions;
   int32_t dtype, layout, interpolation, scope;

@@ -10,6 +10,7 @@
 #include "norm_simd.h"
 #include "norm_sweep.h"
 #include "norm_window.h"
+#include "norm_forms.h"
 #include "norm_coefficients.h"
 #include "norm_rows.h"
 #include "norm_pixels.h"

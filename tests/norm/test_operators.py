@@ -9,7 +9,7 @@ from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from icsbound.norm import UnitizedBatchNorm1d, UnitizedBatchNorm2d, operators, ops, unitized_batch_norm
-from icsbound.norm.kernels import cpu
+from icsbound.norm.kernels import cpu, cpu_plan
 from icsbound.norm.settings import Settings
 
 FORWARD, BACKWARD = torch.ops.icsbound.unitize.default, torch.ops.icsbound.unitize_backward.default
@@ -223,7 +223,9 @@ def test_a_compiled_network_takes_the_same_steps_under_autocast():
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "value"), [(cpu, "DTYPES", {}), (ops, "_NATIVE_BUILT", False)], ids=["dtype", "installation"]
+    ("module", "name", "value"),
+    [(cpu_plan, "DTYPES", {}), (ops, "_NATIVE_BUILT", False)],
+    ids=["dtype", "installation"],
 )
 def test_what_has_no_native_kernel_is_compiled_as_the_composite(monkeypatch, module, name, value):
     monkeypatch.setattr(module, name, value)

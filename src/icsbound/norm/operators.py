@@ -20,7 +20,7 @@ from torch import Tensor
 
 from icsbound._check import InputError
 from icsbound.norm import coefficients, interpolation, reference
-from icsbound.norm.kernels import aten, cpu
+from icsbound.norm.kernels import aten, cpu, cpu_plan
 from icsbound.norm.settings import Settings
 
 _SETTINGS = (
@@ -194,7 +194,7 @@ def _backward_by_aten(
 
 def _by_pixel(settings: Settings, x: Tensor) -> Settings:
     """Without positions a sample is one pixel, and is kept as such."""
-    return settings._replace(scope="position") if cpu.by_pixel(settings, math.prod(x.shape[2:])) else settings
+    return settings._replace(scope="position") if cpu_plan.by_pixel(settings, math.prod(x.shape[2:])) else settings
 
 
 # --- the operators on tensors without values: shapes, dtypes and strides
@@ -210,7 +210,7 @@ def _forward_of_fakes(
     *s: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     inner, (N, C, *axes) = aten.inner_dtype(x), x.shape
-    kept, _ = cpu.sizes(N, C, math.prod(axes), _settings(*s))
+    kept, _ = cpu_plan.sizes(N, C, math.prod(axes), _settings(*s))
     own_mean, own_var = (x.new_empty(C if mean is None else 0, dtype=inner) for _ in range(2))
     return torch.empty_like(_arranged(x)), own_mean, own_var, x.new_empty(kept, dtype=inner)
 

@@ -21,7 +21,7 @@ from torch.autograd import forward_ad
 
 from icsbound import _native
 from icsbound.norm import operators, reference
-from icsbound.norm.kernels import aten, cpu, triton
+from icsbound.norm.kernels import aten, cpu, cpu_plan, triton
 from icsbound.norm.kernels.running import Running
 from icsbound.norm.settings import Settings
 
@@ -139,7 +139,7 @@ def _kept_whole(x: Tensor) -> bool:
     return (
         _NATIVE_BUILT
         and x.is_cpu
-        and x.dtype in cpu.DTYPES
+        and x.dtype in cpu_plan.DTYPES
         and not transformed()
         and not torch.onnx.is_in_onnx_export()
     )

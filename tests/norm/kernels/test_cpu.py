@@ -9,7 +9,7 @@ from problems import INTERPOLATIONS, SCOPES, SHAPES, assert_near, problem, setti
 
 from icsbound import _native
 from icsbound.norm import UnitizedBatchNorm2d, interpolation, ops
-from icsbound.norm.kernels import aten, cpu
+from icsbound.norm.kernels import aten, cpu, cpu_plan
 from icsbound.norm.kernels.running import Running
 from icsbound.norm.settings import Settings
 
@@ -65,7 +65,7 @@ def test_odd_shapes(shape, scope, training, layout):
 
 
 @pytest.mark.usefixtures("level")
-@pytest.mark.parametrize("dtype", list(cpu.DTYPES), ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize("dtype", list(cpu_plan.DTYPES), ids=lambda d: str(d).removeprefix("torch."))
 def test_every_instruction_set_and_dtype(dtype):
     for shape, scope, layout, training in itertools.product(((4, 19, 5, 7), (6, 33)), SCOPES, LAYOUTS, (True, False)):
         p = problem(shape, seed=5)
@@ -80,7 +80,7 @@ def test_every_instruction_set_and_dtype(dtype):
 
 
 @pytest.mark.usefixtures("level")
-@pytest.mark.parametrize("dtype", list(cpu.DTYPES), ids=lambda d: str(d).removeprefix("torch."))
+@pytest.mark.parametrize("dtype", list(cpu_plan.DTYPES), ids=lambda d: str(d).removeprefix("torch."))
 def test_rows_of_any_length(dtype):
     """The ends of rows and pixels, at odd addresses, with NaN beside them that no sum and no output may take in."""
 

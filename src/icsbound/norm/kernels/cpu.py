@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import math
-import struct
 from typing import Any, NamedTuple
 
 import torch
@@ -18,13 +16,12 @@ from torch import Tensor
 from icsbound import _native
 from icsbound.norm.coefficients import WHOLE, Moments, Sums, Whole
 from icsbound.norm.interpolation import inward
+from icsbound.norm.kernels import cpu_plan
 from icsbound.norm.kernels.aten import Statistics, inner_dtype
+from icsbound.norm.kernels.cpu_plan import DTYPES, GIVEN, PIXELS, PLANNED, REST, ROWS, STATISTICS, Plan
 from icsbound.norm.kernels.running import Running
-from icsbound.norm.settings import INTERPOLATIONS, SCOPES, Settings
+from icsbound.norm.settings import Settings
 
-DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
-ROWS, PIXELS = 0, 1
-_STATISTICS, _REST = 1, 2
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
@@ -36,23 +33,13 @@ class Parameters(NamedTuple):
     alpha_C: Tensor
 
 
-# `struct Problem` of src/native/norm.h, field by field, as bytes: packing them takes a third of the time that a
-# `ctypes.Structure` does. What follows from shape and settings (`Plan`) comes first.
-#   samples channels positions | dtype layout interpolation scope relu shrink_only training phases |
-#   eps norm_eps per_kappa variance_factor count alpha_low alpha_high
-_PLANNED = struct.Struct("=3q 8i 7d")
-#   momentum bessel | x dy out weight bias alpha mean var running_mean running_var saved work grad_weight grad_bias
-#   grad_alpha parallel_for | threads
-_GIVEN = struct.Struct("=2d 16Q q")
-
-
 @functools.cache
 def _calls() -> tuple[ctypes._NamedFuncPointer, ctypes._NamedFuncPointer] | None:
     native = _native.library()
     if native is None or not hasattr(native, "icsbound_norm_forward"):
         return None
     native.icsbound_norm_problem_size.restype = ctypes.c_int64
-    if native.icsbound_norm_problem_size() != _PLANNED.size + _GIVEN.size:
+    if native.icsbound_norm_problem_size() != PLANNED.size + GIVEN.size:
         raise ImportError("the native library of icsbound was built from other sources than this Python code; rebuild")
     calls = native.icsbound_norm_forward, native.icsbound_norm_backward
     for call in calls:
@@ -102,59 +89,12 @@ def _channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x.movedim(1, -1).is_contiguous()
 
 
-class Plan(NamedTuple):
-    """What follows from shape, settings and layout alone: the first fields of `Problem` for these phases, and sizes."""
-
-    fields: bytes
-    saved: int
-    work: int
-    per_kappa: float
-
-
-@functools.lru_cache(maxsize=1024)
-def _plan(
-    settings: Settings,
-    N: int,
-    C: int,
-    L: int,
-    dtype: torch.dtype,
-    where: int,
-    training: bool,
-    phases: int = _STATISTICS | _REST,
-    count: float | None = None,
-    projected: bool = True,
-) -> Plan:
-    """`count` is that of the whole batch; α's gradient is `projected` into its range unless another part decides."""
-    s = settings
-    count = N * L if count is None else count
-    per_kappa = 1 / s.kappa(C, 1) ** 2 if s.scope == "position" else L / s.kappa(C, L) ** 2
-    low, high = (-math.inf, math.inf) if s.alpha_range is None or not projected else s.alpha_range
-    factor = s.variance_factor(count) if training else 1.0
-    codes = (INTERPOLATIONS.index(s.interpolation), SCOPES.index(s.scope), s.activation == "relu", s.shrink_only)
-    fields = _PLANNED.pack(
-        N, C, L, DTYPES[dtype], where, *codes, training, phases, s.eps, s.norm_eps, per_kappa, factor, count, low, high
-    )
-    return Plan(fields, *sizes(N, C, L, settings), per_kappa)
-
-
 def _inner(values: Tensor, dtype: torch.dtype) -> Tensor:
     return values if values.dtype is dtype and values.is_contiguous() else values.to(dtype).contiguous()
 
 
 def _address(values: Tensor | None) -> int:
     return 0 if values is None else values.data_ptr()
-
-
-def by_pixel(settings: Settings, positions: int) -> bool:
-    """Whether every pixel has a map of its own; a sample without positions is one pixel."""
-    return settings.scope == "position" or (settings.scope == "sample" and positions == 1)
-
-
-def sizes(N: int, C: int, L: int, settings: Settings) -> tuple[int, int]:
-    """How many numbers forward saves, and backward works with; see Saved and Work in src/native."""
-    if by_pixel(settings, L):
-        return 6 * C + N * L, 9 * C + N * L
-    return 6 * C + N + 3 * N * C, 9 * C + N + 2 * N * C
 
 
 def forward(
@@ -181,7 +121,7 @@ def forward(
     N, C = x.shape[:2]
     L = x.numel() // (N * C)
     training = stored is None
-    plan = _plan(settings, N, C, L, x.dtype, where, training)
+    plan = cpu_plan.plan(settings, N, C, L, x.dtype, where, training)
     weight, bias, alpha = parameters
     weight = None if weight is None else _inner(weight, inner)
     bias = None if bias is None else _inner(bias, inner)
@@ -195,7 +135,7 @@ def forward(
     elif not in_place or settings.scope == "batch":  # else each allocation costs more than it is worth
         mean, var = torch.empty_like(alpha), torch.empty_like(alpha)
     momentum, bessel, running_mean, running_var = _fields(running if in_place else None)
-    given = _GIVEN.pack(
+    given = GIVEN.pack(
         momentum, bessel, x.data_ptr(), 0, y.data_ptr(), _address(weight), _address(bias), alpha.data_ptr(),
         _address(mean), _address(var), running_mean, running_var, saved.data_ptr(), 0, 0, 0, 0,
         _native.parallel_for(), torch.get_num_threads(),
@@ -203,10 +143,10 @@ def forward(
     if whole is WHOLE or not training:
         calls[0](plan.fields + given)
     else:
-        in_phase = functools.partial(_plan, settings, N, C, L, x.dtype, where, True)
-        calls[0](in_phase(_STATISTICS).fields + given)
+        in_phase = functools.partial(cpu_plan.plan, settings, N, C, L, x.dtype, where, True)
+        calls[0](in_phase(STATISTICS).fields + given)
         values = _merge(saved, N, C, L, whole)
-        calls[0](in_phase(_REST, values).fields + given)
+        calls[0](in_phase(REST, values).fields + given)
     statistics = None if mean is None or var is None else Statistics(mean, var)
     if running is not None and not in_place:
         assert statistics is not None
@@ -234,12 +174,12 @@ def backward(
         dy = torch.empty_like(x).copy_(dy)
     N, C = x.shape[:2]
     L = x.numel() // (N * C)
-    plan = _plan(settings, N, C, L, x.dtype, where, training)
+    plan = cpu_plan.plan(settings, N, C, L, x.dtype, where, training)
     weight = None if parameters.weight_C is None else _inner(parameters.weight_C, inner)
     dx = torch.empty_like(x) if want_dx else None
     work = None if whole is WHOLE or not training else saved.new_empty(plan.work)
     dweight, dbias, dalpha = saved.new_empty(C), saved.new_empty(C), saved.new_empty(C)
-    given = _GIVEN.pack(
+    given = GIVEN.pack(
         0.0, 0.0, x.data_ptr(), dy.data_ptr(), _address(dx), _address(weight), 0, 0, 0, 0, 0, 0, saved.data_ptr(),
         _address(work), dweight.data_ptr(), dbias.data_ptr(), dalpha.data_ptr(), _native.parallel_for(),
         torch.get_num_threads(),
@@ -247,11 +187,11 @@ def backward(
     if work is None:
         calls[1](plan.fields + given)
         return dx, dweight, dbias, dalpha
-    in_phase = functools.partial(_plan, settings, N, C, L, x.dtype, where, True)
-    calls[1](in_phase(_STATISTICS, projected=False).fields + given)
+    in_phase = functools.partial(cpu_plan.plan, settings, N, C, L, x.dtype, where, True)
+    calls[1](in_phase(STATISTICS, projected=False).fields + given)
     total_alpha_C, values = _reduce(work, saved, dalpha, plan, N, C, L, settings, whole)
     if want_dx:
-        calls[1](in_phase(_REST, values).fields + given)
+        calls[1](in_phase(REST, values).fields + given)
     alpha_C = saved[3 * C : 4 * C]
     return dx, dweight, dbias, inward(dalpha, alpha_C, settings.alpha_range, total_alpha_C)
 
@@ -270,7 +210,7 @@ def _reduce(
 ) -> tuple[Tensor, float]:
     """Put the sums over the whole batch in the place of this part's; the whole gradient of α and number of values."""
     ks1_C, _, _, as0_C, eq_C, ed_C = work[: 6 * C].view(6, C)
-    e = work[9 * C :][: N * L if by_pixel(settings, L) else N]
+    e = work[9 * C :][: N * L if cpu_plan.by_pixel(settings, L) else N]
     w = plan.per_kappa  # differs between parts where their sizes of images do
     total = whole.reduce(Sums(ks1_C, w * eq_C, as0_C, w * ed_C, dalpha, e.sum().reshape(1)))
     values, samples = whole.size(N, L)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from icsbound.norm.kernels.aten import inner_dtype
-from icsbound.norm.kernels.cpu import PIXELS, arranged
+from icsbound.norm.kernels.cpu import arranged
+from icsbound.norm.kernels.cpu_plan import PIXELS
 from icsbound.norm.kernels.triton_plan import Tiles
 
 logger = logging.getLogger("icsbound")

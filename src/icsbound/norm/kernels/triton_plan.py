@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import torch
 
-from icsbound.norm.kernels.cpu import by_pixel
+from icsbound.norm.kernels.cpu_plan import by_pixel
 from icsbound.norm.settings import Settings
 
 TILE = 2048
