@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -25,8 +26,11 @@ from icsbound.records import DistanceRecord, LayerRecord, RunRecord, to_line
 from icsbound.report import plots, tables
 from icsbound.report.figure import Figure
 from icsbound.report.page import placed
+from icsbound.report.studies.reading import FAILS, HOLDS, OPEN
+from icsbound.report.verdicts import VERDICTS
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7 * 7 }}"
+SAID = (HOLDS, FAILS, OPEN)
 FIGURES = {
     "accuracy-differences",
     "accuracy",
@@ -108,6 +112,17 @@ def test_only_its_two_scripts_may_run(page: Page) -> None:
     assert page.policy.startswith("default-src 'none'; ")
     assert "unsafe-inline" not in page.policy.split("script-src")[1].split(";")[0]
     assert "unsafe-eval" not in page.policy
+
+
+def test_the_terms_hold_for_what_counts_as_a_shift(page: Page) -> None:
+    """A measurement with `smallest` has other nulls than 0."""
+    assert "exceeds 0, or the smallest shift that counts where one was named." in page.text
+
+
+@pytest.mark.parametrize("word", [*VERDICTS, "higher", "lower", *SAID, "confirmed", "refuted", "waiting", "alert"])
+def test_every_verdict_has_a_colour(word: str) -> None:
+    look = resources.files("icsbound.report").joinpath("page.css").read_text(encoding="utf-8")
+    assert re.search(rf"^[^{{]*\.{word.replace(' ', '-')} \.verdict\b[^:{{]*{{[^}}]*background", look, re.MULTILINE)
 
 
 def test_findings_come_before_figures_and_tables(page: Page) -> None:

@@ -1,8 +1,9 @@
 """One page from a run's records: findings first, then figures, tables and how to reproduce them.
 
-This wing reads `records.jsonl`, `config.json` and, where it lies beside them, alpha in `model.safetensors`, and nothing
-else, so a page can be rebuilt on a laptop from a run made on a cluster. `runs` loads, `statistics` computes, `findings`
-says it in sentences, `plots` draws, `html` sets the page.
+This wing reads `records.jsonl`, `config.json` and, where it lies beside them, alpha in `model.safetensors`; of a table
+of results `results.jsonl` and files of claims; and nothing else, so a page can be rebuilt on a laptop from a run made
+on a cluster. `runs` loads, `statistics` computes, `findings` says it in sentences, `plots` draws, `html` gathers what
+the page holds, and `page` sets it. Tables of results and studies have pages of their own, in `results` and `studies`.
 """
 
 from __future__ import annotations

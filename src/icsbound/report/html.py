@@ -30,8 +30,9 @@ TERMS = (
     (
         "moved, below the floor, not resolved",
         "Of a distance between two states. Moved: a lower bound of the distance of the laws behind the clouds, fitted "
-        "on other inputs, exceeds 0. Below the floor: it does not, and EM is no larger than between two halves of one "
-        "cloud. It says whether a layer moved, and the spreads say how far.",
+        "on other inputs, exceeds 0, or the smallest shift that counts where one was named. Below the floor: it does "
+        "not, and EM is no larger than between two halves of one cloud, or than that smallest shift. It says whether a "
+        "layer moved, and the spreads say how far.",
     ),
     (
         "scale-free ICS",

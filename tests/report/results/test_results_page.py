@@ -68,6 +68,7 @@ def test_the_page_says_what_the_lines_hold(built: Path) -> None:
         "icsbound evaluate runs/robust --setting robust --phase confirm --shift none fog:1 fog:3 fog:5 contrast:1",
         "icsbound sweep --constant-lr --arms bn unitized gn --seeds 0 1 2 3 --batch-sizes 4 --setting batches",
         "--perturb prune:0.3 --recalibrate 1000",
+        "judged by published-batch, which has the same trained gain without unitizing any sample, or by bn where",
     ):
         assert text in html, text
     assert {p.stem for p in (built / "figures").glob("*.svg")} == {

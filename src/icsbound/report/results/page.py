@@ -50,7 +50,7 @@ TERMS = (
     (
         "control",
         "bn, batch normalization, for every arm but published: that one is judged by published-batch, which has the "
-        "same trained gain without unitizing any sample.",
+        "same trained gain without unitizing any sample, or by bn where published-batch was not run.",
     ),
     (
         "experiment",
