@@ -4,6 +4,7 @@ import json
 import time
 
 import layer_gpu
+import layer_gpu_parts
 import pytest
 import torch
 
@@ -48,8 +49,8 @@ def test_arguments():
 
 
 def test_buffers_fill_the_cache_three_times():
-    assert layer_gpu.sets_of_buffers(10**6, 2, 50 * 10**6) == 75
-    assert layer_gpu.sets_of_buffers(10**9, 2, 50 * 10**6) == 2  # x of one call is never that of the next
+    assert layer_gpu_parts.sets_of_buffers(10**6, 2, 50 * 10**6) == 75
+    assert layer_gpu_parts.sets_of_buffers(10**9, 2, 50 * 10**6) == 2  # x of one call is never that of the next
 
 
 @pytest.mark.parametrize("layout", layer_gpu.LAYOUTS)
@@ -59,10 +60,10 @@ def test_layers(layout):
     assert [r.name for r in rows] == ["batch norm", "ours", "ours, position", "batch norm, relu", "ours, relu"]
     for row in rows:
         assert row.seconds > 0
-        if row.name == layer_gpu.peer(row.name):
+        if row.name == layer_gpu_parts.peer(row.name):
             assert row.ratio == 1
             assert row.goal is row.met is None
-    assert layer_gpu.peer("ours, compiled") == "batch norm, compiled"
+    assert layer_gpu_parts.peer("ours, compiled") == "batch norm, compiled"
     assert [r.goal for r in rows if r.name.startswith("ours")] == [1.3, None, 1.3]  # small: launches count
 
 
