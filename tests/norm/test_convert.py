@@ -14,7 +14,6 @@ from icsbound.norm import (
     UnitizedBatchNorm1d,
     UnitizedBatchNorm2d,
     UnitizedBatchNorm3d,
-    UnitizedBatchNormAct2d,
     convert,
     revert,
     survey,
@@ -164,18 +163,6 @@ def test_bias_alone_may_be_missing():
     original = copy.deepcopy(net)
     assert_same(convert(net), original, torch.randn(6, 2, 5, 5).double())
     assert revert(net)[1].bias is None
-
-
-def test_convert_sync_batchnorm_does_not_drop_alpha():
-    # torch's conversion knows `_BatchNorm` only and keeps of it what `nn.SyncBatchNorm` has.
-    net = nn.Sequential(
-        UnitizedBatchNorm2d(3, alpha_init=0.7), nn.Sequential(nn.BatchNorm2d(3)), UnitizedBatchNormAct2d(3)
-    )
-    unitized = net[0], net[2]
-    net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
-    assert (net[0], net[2]) == unitized
-    assert net[0].alpha.tolist() == pytest.approx([0.7] * 3)
-    assert type(net[1][0]) is nn.SyncBatchNorm
 
 
 REFUSALS = {

@@ -217,3 +217,15 @@ def test_a_reparametrized_batch_norm_is_left_alone():
     found = survey(nn.Sequential(bn, nn.Sequential(nn.BatchNorm1d(2))))
     assert found.left == {"0": "it holds weight_mask, weight_orig: a reparametrization that would be lost"}
     assert found.convertible == {"1.0": "BatchNorm1d"}
+
+
+def test_convert_sync_batchnorm_does_not_drop_alpha():
+    # torch's conversion knows `_BatchNorm` only and keeps of it what `nn.SyncBatchNorm` has.
+    net = nn.Sequential(
+        UnitizedBatchNorm2d(3, alpha_init=0.7), nn.Sequential(nn.BatchNorm2d(3)), UnitizedBatchNormAct2d(3)
+    )
+    unitized = net[0], net[2]
+    net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    assert (net[0], net[2]) == unitized
+    assert net[0].alpha.tolist() == pytest.approx([0.7] * 3)
+    assert type(net[1][0]) is nn.SyncBatchNorm
