@@ -7,7 +7,7 @@ from pathlib import Path
 
 from icsbound import records
 from icsbound.records import PointRecord, Record, SeedRecord, StudyRecord
-from icsbound.report.studies import points
+from icsbound.report.studies import points, verdicts
 
 SEEDS = range(5)
 
@@ -59,6 +59,12 @@ def whole(study: str, *curves: list[Record], seeds: Sequence[int] = SEEDS, finis
 def studies(*lines: list[Record]) -> points.Studies:
     """These records as a page reads them."""
     return points.of_records([record for one in lines for record in one], {}, [])
+
+
+def verdict(study: str, *curves: list[Record]) -> tuple[str, str]:
+    """The word and the paragraph on a study of these curves."""
+    found = verdicts.verdict(studies(whole(study, *curves)), study)
+    return found.verdict, found.text
 
 
 def save(folder: Path, *lines: list[Record], config: str | None = None) -> Path:
