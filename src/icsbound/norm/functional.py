@@ -144,8 +144,8 @@ def recomputing() -> bool:
 
 
 def check_tensor(x: Any) -> None:
-    """Raise InputError if `x` is no tensor."""
-    if not isinstance(x, Tensor):
+    """Raise InputError if `x` is no tensor. What traces has words of its own for what it cannot follow."""
+    if not isinstance(x, (Tensor, torch.fx.Proxy)):
         kind = type(x)
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
         raise InputError(f"x must be a torch tensor, got a {name}; torch.as_tensor(x) makes one of numbers")
