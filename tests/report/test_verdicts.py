@@ -57,7 +57,7 @@ def test_what_a_monitor_judged_by_steps_is_judged_together(tmp_path: Path, small
     said = [(row["layer"], row["step_b"], row["verdict"], row["p"], row["among"]) for row in rows]
     assert said == [(r.layer, r.step_b, r.verdict, r.p, r.among) for r in right]
     assert {row["among"] for row in rows} == {18}
-    assert sum(layer.moved for layer in verdicts.by_layer(load(tmp_path / "live"))) == sum(
+    assert sum(layer.moved for layer in verdicts.by_layer(verdicts.frame(load(tmp_path / "live")))) == sum(
         line.verdict == "moved" for line in right
     )
 

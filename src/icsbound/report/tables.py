@@ -138,11 +138,12 @@ def verdicts(study: Study) -> Table:
     """One row a layer and view that was measured with verdicts, over all pairs of steps."""
     columns = ["run", "layer", "view", "pairs", *judged.VERDICTS, "largest EM", "in spreads", "floor there"]
     columns += ["W1 at least", "least p"]
-    rows = [[*list(vars(row).values())[:-1], judged.probability(row.p)] for row in judged.by_layer(study)]
+    table = judged.frame(study)
+    rows = [[*list(vars(row).values())[:-1], judged.probability(row.p)] for row in judged.by_layer(table)]
     note = (
         "Floor: EM between two disjoint halves of the first cloud, which sampling alone gives. W1 at least: the lower "
         "bound, fitted on other inputs, that stands furthest above its error. p: adjusted for all distances judged "
-        f"together. {measure(judged.frame(study))}"
+        f"together. {measure(table)}"
     )
     return Table("verdicts", "Verdicts by layer", note, columns, [[_whole(cell) for cell in row] for row in rows])
 

@@ -74,9 +74,9 @@ class LayerRow:
     p: float | None
 
 
-def by_layer(study: Study) -> Iterator[LayerRow]:
-    """A row a run, layer and view, in the order of the network."""
-    for (run, layer, view), rows in frame(study).groupby(["run", "layer", "view"], sort=False):
+def by_layer(table: pd.DataFrame) -> Iterator[LayerRow]:
+    """A row a run, layer and view of what `frame` found, in the order of the network."""
+    for (run, layer, view), rows in table.groupby(["run", "layer", "view"], sort=False):
         largest = rows.loc[rows["spreads"].idxmax()]
         tally = rows["verdict"].value_counts()
         yield LayerRow(
@@ -111,11 +111,10 @@ def rows(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 def lines(folder: str | os.PathLike[str]) -> list[str]:
     """The verdicts of the measurement in `folder` as a table: a line a distance, or a layer where there are pairs."""
-    study = load(Path(folder))
-    table = frame(study)
+    table = frame(load(Path(folder)))
     if table.groupby(["run", "layer", "view"]).size().max() > 1:
         cells = [["layer", "view", "pairs", *VERDICTS, "largest EM", "in spreads", "floor", "W1 at least", "least p"]]
-        for layer in by_layer(study):
+        for layer in by_layer(table):
             tally = (layer.pairs, layer.moved, layer.below_the_floor, layer.not_resolved)
             numbers = (layer.value, layer.spreads, layer.floor, layer.bound)
             cells.append([layer.layer, layer.view, *map(str, tally), *map(number, numbers), probability(layer.p)])
