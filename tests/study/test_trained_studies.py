@@ -172,10 +172,11 @@ def test_alpha_is_frozen_at_what_was_trained(tmp_path: Path, monkeypatch: pytest
     assert all(torch.equal(value, other[name]) for name, value in start.items() if not name.endswith("alpha"))
     assert not torch.equal(start["norm.alpha"], other["norm.alpha"])
     assert not torch.equal(own.network().state_dict()["norm.weight"], start["norm.weight"])
-    gain = runs["published-batch:alpha_init=1,frozen=true"].network()
-    layer = gain.blocks[0].norms[0]
+
+
+def test_the_second_gain_is_batch_norm_with_a_larger_weight() -> None:
+    layer = arms.parse(alpha.LONGER["batch norm, γ × √(L/C)"]).make(2)
     x = torch.randn(5, 2, 28, 28)
-    layer.reset_parameters()
     reference = torch.nn.BatchNorm2d(2, eps=1e-3).train()(x)
     factor = 1 / math.sqrt(2 / 28**2 + 1e-3)  # √(L/C), but for the published ε
     torch.testing.assert_close(layer.train()(x), factor * reference, rtol=1e-3, atol=1e-3)

@@ -5,10 +5,11 @@ frozen at 0 (which is batch norm), at 1, and in each channel at the value where 
 rate ten times as large, frozen at random values, drawn for each channel among those where that one ended. Where a
 frozen control does as well, training alpha is not what helps.
 
-In the published form alpha sets the size of the outputs too, from 1 to √(L/C) of batch norm's. With a κ that keeps the
-root mean square instead of the published L it sets none: what that form loses by it, it had by the gain. Two controls
-have a gain and unitize nothing: scope "batch", whose alpha is one, and batch norm with γ multiplied by √(L/C), which is
-scope "batch" with alpha frozen at 1 and makes γ learn faster by L/C. Where these do as well, it is the gain that helps.
+In the published form alpha sets the size of the outputs too, from 1 to √(L/C) of batch norm's. Its control has that
+gain and unitizes nothing: scope "batch", whose alpha is one. Where it does as well, it is the gain that helps. The
+longer form adds another, batch norm with γ multiplied by √(L/C), which is scope "batch" with alpha frozen at 1 and
+makes γ learn faster by L/C; and what the published form loses by a κ that keeps the root mean square instead of the
+published L, which sets no size: that much it had by the gain.
 """
 
 from __future__ import annotations
@@ -33,11 +34,14 @@ CURVES = {
     "frozen at 0 (batch norm)": "bn",
     "frozen at 1": "unitized-1",
     "as published": "published",
-    "as published, κ keeps the rms": "published:target=rms",
     "as published, batch scope": "published-batch",
-    "batch norm, γ × √(L/C)": "published-batch:alpha_init=1,frozen=true",
 }
-LONGER = {"batch scope": "unitized:scope=batch", "frozen at 0.5": "unitized:alpha_init=0.5,frozen=true"}
+LONGER = {
+    "batch scope": "unitized:scope=batch",
+    "frozen at 0.5": "unitized:alpha_init=0.5,frozen=true",
+    "batch norm, γ × √(L/C)": "published-batch:alpha_init=1,frozen=true",
+    "as published, κ keeps the rms": "published:target=rms",
+}
 FINAL, RANDOM, MEAN = "frozen at its final values", "frozen at random", "frozen at its final mean"
 DRAWN = 15  # values of alpha, evenly among the channels' own in the order of their size
 
