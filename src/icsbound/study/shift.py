@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -33,56 +34,54 @@ def points(seed: int, setting: Setting) -> Iterator[PointRecord]:
     """Every condition in every network: distances by layer, accuracy, and what moments alone say at the last layer."""
     shifts = SHIFTS if not setting.full else tuple(f"{s.split(':')[0]}:{k}" for s in SHIFTS for k in range(1, 6))
     for run in trained(setting, ARMS, seed):
+        seen = _Seen(run, run.splits().part(run.config.split), run.probe(), run.normalize())
         model = run.network()
-        clean = _clouds(run, model, run.probe())
-        yield _accuracy(run, model, "none", seed)
+        clean = seen.clouds(model)
+        yield seen.accuracy(model, "none")
         for condition in shifts:
             name, _, severity = condition.partition(":")
-            yield from _compared(run, condition, clean, model, seed, (name, int(severity)))
+            yield from seen.corrupted(name, int(severity), seed).compared(model, condition, clean)
         for condition in CHANGES:
             model = run.network()
             perturb(model, condition)
-            yield from _compared(run, condition, clean, model.eval(), seed)
+            yield from seen.compared(model.eval(), condition, clean)
 
 
-def _clouds(run: Trained, model: nn.Module, part: data.Dataset) -> dict[str, Tensor]:
-    taken = clouds(model, run.normalize()(decoded(part)[0]), ("sample",))
-    return {layer: cloud for (layer, _), cloud in taken.clouds.items()}
+@dataclass(frozen=True)
+class _Seen:
+    """The images on which a run's network is scored, those on which its layers are compared, and how it takes them."""
 
+    run: Trained
+    part: data.Dataset
+    probe: data.Dataset
+    normalize: data.Normalize
 
-def _corrupted(part: data.Dataset, corruption: tuple[str, int] | None, seed: int) -> data.Dataset:
-    if corruption is None:
-        return part
-    images, labels = decoded(part)
-    return dataclasses.replace(part, images=corrupt(images, *corruption, seed), labels=labels)
+    def corrupted(self, name: str, severity: int, seed: int) -> _Seen:
+        def changed(part: data.Dataset) -> data.Dataset:
+            images, labels = decoded(part)
+            return dataclasses.replace(part, images=corrupt(images, name, severity, seed), labels=labels)
 
+        return dataclasses.replace(self, part=changed(self.part), probe=changed(self.probe))
 
-def _accuracy(
-    run: Trained, model: nn.Module, condition: str, seed: int, corruption: tuple[str, int] | None = None
-) -> PointRecord:
-    part = _corrupted(run.splits().part(run.config.split), corruption, seed)
-    _, accuracy = score(model, part, run.normalize(), next(model.parameters()).dtype)
-    return Panel(NAME, "accuracy", seed, len(part), estimator="accuracy").point(f"{condition} · {run.arm}", 0, accuracy)
+    def clouds(self, model: nn.Module) -> dict[str, Tensor]:
+        taken = clouds(model, self.normalize(decoded(self.probe)[0]), ("sample",))
+        return {layer: cloud for (layer, _), cloud in taken.clouds.items()}
 
+    def accuracy(self, model: nn.Module, condition: str) -> PointRecord:
+        _, accuracy = score(model, self.part, self.normalize, next(model.parameters()).dtype)
+        panel = Panel(NAME, "accuracy", self.run.config.seed, len(self.part), estimator="accuracy")
+        return panel.point(f"{condition} · {self.run.arm}", 0, accuracy)
 
-def _compared(
-    run: Trained,
-    condition: str,
-    clean: dict[str, Tensor],
-    model: nn.Module,
-    seed: int,
-    corruption: tuple[str, int] | None = None,
-) -> Iterator[PointRecord]:
-    shifted = _clouds(run, model, _corrupted(run.probe(), corruption, seed))
-    accuracy = _accuracy(run, model, condition, seed, corruption)
-    yield accuracy
-    curve = f"{condition} · {run.arm}"
-    layers = [(emd(a, shifted[layer]), cheap_bracket(a, shifted[layer])) for layer, a in clean.items()]
-    for depth, (found, bracket) in enumerate(layers):
-        limit = min(bracket.independent, bracket.paired) / bracket.scale
-        panel = Panel(NAME, "by layer", seed, PROBE, found.d, found.estimator)
-        yield panel.point(curve, depth, found.value / bracket.scale, limit, "at most", tolerance=1e-9)
-    last, bracket = layers[-1]
-    for name, distance in (("distance", last.value), ("moments", bracket.independent)):
-        panel = Panel(NAME, f"{name} against accuracy", seed, PROBE, last.d, last.estimator)
-        yield panel.point(curve, distance / bracket.scale, accuracy.value)
+    def compared(self, model: nn.Module, condition: str, clean: dict[str, Tensor]) -> Iterator[PointRecord]:
+        """`model` under `condition`, layer by layer against `clean`."""
+        accuracy, shifted, seed = self.accuracy(model, condition), self.clouds(model), self.run.config.seed
+        yield accuracy
+        layers = [(emd(a, shifted[layer]), cheap_bracket(a, shifted[layer])) for layer, a in clean.items()]
+        for depth, (found, bracket) in enumerate(layers):
+            limit = min(bracket.independent, bracket.paired) / bracket.scale
+            panel = Panel(NAME, "by layer", seed, PROBE, found.d, found.estimator)
+            yield panel.point(accuracy.curve, depth, found.value / bracket.scale, limit, "at most", tolerance=1e-9)
+        last, bracket = layers[-1]
+        for name, distance in (("distance", last.value), ("moments", bracket.independent)):
+            panel = Panel(NAME, f"{name} against accuracy", seed, PROBE, last.d, last.estimator)
+            yield panel.point(accuracy.curve, distance / bracket.scale, accuracy.value)
