@@ -14,8 +14,10 @@ import pytest
 from icsbound import cli, records
 
 # The smallest training there is: two narrow networks, one pass in large batches, two captures of a small probe.
-TINY = ["--model", "resnet8:width=4", "--epochs", "1", "--batch-size", "500", "--probe", "16", "--captures", "2"]
+SMALL = ["--model", "resnet8:width=4", "--epochs", "1", "--batch-size", "500"]
+TINY = [*SMALL, "--probe", "16", "--captures", "2"]
 QUICK = [*TINY, "--threads", "1", "--quiet"]
+BARE = [*SMALL, "--threads", "1", "--quiet"]
 
 
 def run(*words: str | Path) -> int:
@@ -59,7 +61,8 @@ def test_a_taken_folder_is_refused_and_force_replaces_a_run_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "run"
-    assert run("train", "--arm", "bn", "--no-monitor", *QUICK, "--out", out) == 0
+    alone = ["--arm", "bn", "--no-monitor", "--no-picture", *BARE]
+    assert run("train", *alone, "--out", out) == 0
     assert run("train", "--arm", "bn", *QUICK, "--out", out) == 2
     assert re.search(r"--out must be a fresh folder, got '.*run'; --force replaces", capsys.readouterr().err)
     (out / "old.txt").write_text("x")
@@ -70,7 +73,7 @@ def test_a_taken_folder_is_refused_and_force_replaces_a_run_only(
         assert run("compare", *QUICK, *wrong, "--out", out, "--force") == 2
     assert (out / "old.txt").exists()  # a run that cannot be trained replaces nothing
     capsys.readouterr()
-    assert run("train", "--arm", "unitized", "--no-monitor", *QUICK, "--out", out, "--force") == 0
+    assert run("train", *alone, "--arm", "unitized", "--out", out, "--force") == 0
     assert not (out / "old.txt").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
@@ -95,6 +98,15 @@ def test_a_taken_folder_is_refused_and_force_replaces_a_run_only(
             "batch_size must be at least 2, since batch statistics of one image do not exist, got 1",
         ),
         ("compare --probe 5000", "probe must be at most the 1000 images of the test part, got 5000"),
+        (
+            "train --no-monitor --picture norm",
+            "--picture must be left out with --no-monitor: without a monitor no layer is measured, got 'norm'",
+        ),
+        ("train --no-monitor --every 5", "--every must be left out with --no-monitor: without a monitor no layer is"),
+        (
+            "sweep --arms bn --seeds 0 --probe 64",
+            "--probe must come with --monitor: without a monitor no layer is measured, got 64",
+        ),
         ("train --device cuda", "device must be one that torch can use here"),
         ("train --epochs 0", "epochs must be at least 1 where no weights are given to begin, and end, at, got 0"),
         ("train --seed one", "argument --seed: invalid int value: 'one'"),

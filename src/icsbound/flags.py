@@ -153,9 +153,12 @@ def configured(args: argparse.Namespace, base: TrainConfig) -> TrainConfig:
     names = [f.name for f in dataclasses.fields(recipes.Recipe) if f.name != "name"]
     given = _given(args, names)
     changes["recipe"] = recipes.recipe(args.recipe or base.recipe.name, args.data or base.data, **given)
+    of_monitor = _given(args, ("probe", "captures", "every", "picture"))
     if base.monitor is not None:
-        of_monitor = {name: getattr(args, name) for name in ("probe", "captures", "every", "picture")}
-        changes["monitor"] = dataclasses.replace(base.monitor, **{k: v for k, v in of_monitor.items() if v is not None})
+        changes["monitor"] = dataclasses.replace(base.monitor, **of_monitor)
+    elif useless := [name for name, value in of_monitor.items() if value is not False]:  # --no-picture asks for nothing
+        right = "come with --monitor" if args.command == "sweep" else "be left out with --no-monitor"
+        fail(f"--{useless[0]}", f"{right}: without a monitor no layer is measured", of_monitor[useless[0]])
     return dataclasses.replace(base, **changes)
 
 

@@ -53,7 +53,7 @@ def test_weights_to_begin_at(tmp_path: Path) -> None:
     (tmp_path / "a b.pt").write_bytes(b"weights")
     config = dataclasses.replace(TRAIN, pretrained=Pretrained(file=str(tmp_path / "a b.pt"), new_head=True)).resolved()
     words = shlex.split(reproduce.command(config.to_dict()))
-    again = flags.configured(cli.parser().parse_args(words[1:]), TrainConfig())
+    again = flags.configured(cli.parser().parse_args(words[1:]), TrainConfig(monitor=MonitorConfig()))
     assert again.resolved().pretrained == config.pretrained
 
 
