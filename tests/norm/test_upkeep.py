@@ -11,8 +11,10 @@ from torch.optim.swa_utils import update_bn
 from icsbound._check import InputError
 from icsbound.norm import (
     UnitizedBatchNorm1d,
+    UnitizedBatchNorm2d,
     UnitizedFrozenBatchNorm2d,
     convert,
+    mixed_statistics,
     parameter_groups,
     refresh_statistics,
 )
@@ -84,6 +86,89 @@ def test_nothing_to_refresh():
     assert str(error.value) == "model must keep running statistics to refresh, got a Sequential without any"
     assert frozen.training
     assert not frozen[1].training
+
+
+def with_statistics(kind, **settings):
+    layer = kind(3, **settings).double().eval()
+    layer.running_mean.copy_(torch.tensor([0.5, -1.0, 2.0]))
+    layer.running_var.copy_(torch.tensor([1.5, 0.2, 4.0]))
+    return layer
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 7), (5, 3, 4, 4), (2, 3, 2, 3, 2)])
+def test_mixing_is_the_published_formula(shape):
+    norm = with_statistics({3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[len(shape)])
+    x = torch.randn(shape, dtype=torch.float64)
+    with torch.no_grad(), mixed_statistics(nn.Sequential(norm), 0.25):
+        y = norm(x)
+    positions, channels = tuple(range(2, x.ndim)), (1, 3, *[1] * (x.ndim - 2))
+    mean = 0.75 * norm.running_mean.view(channels) + 0.25 * x.mean(positions, keepdim=True)
+    variance = 0.75 * norm.running_var.view(channels) + 0.25 * x.var(positions, correction=0, keepdim=True)
+    assert_near(y, (x - mean) / torch.sqrt(variance + norm.eps))
+
+
+def test_mixed_statistics_are_those_that_a_unitized_layer_would_have_stored():
+    x = torch.randn(1, 3, 4, 4, dtype=torch.float64)
+    layer, other = (with_statistics(UnitizedBatchNorm2d, alpha_init=0.7) for _ in range(2))
+    other.running_mean.mul_(0.9).add_(0.1 * x.mean((0, 2, 3)))
+    other.running_var.mul_(0.9).add_(0.1 * x.var((0, 2, 3), correction=0))
+    before = copy.deepcopy(layer.state_dict())
+    with torch.no_grad(), mixed_statistics(layer, 0.1):
+        assert_near(layer(x), other(x))
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+    assert not torch.allclose(layer(x), other(x))  # and nothing stays
+
+
+def test_instance_normalization_at_one_and_nothing_at_zero():
+    layer, x = with_statistics(nn.BatchNorm2d), torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    plain = layer(x)
+    with mixed_statistics(layer, 0.0):
+        assert_near(layer(x), plain)
+    with mixed_statistics(layer, 1.0):
+        assert_near(layer(x), nn.functional.instance_norm(x, eps=layer.eps))
+
+
+def test_mixing_keeps_the_dtype_of_the_outputs():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)).eval()
+    x = torch.randn(2, 3, 5, 5)
+    with torch.no_grad(), mixed_statistics(model, 0.3):
+        full = model(x)
+        half = model.bfloat16()(x.bfloat16())
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), full, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("model", "weight", "x", "message"),
+    [
+        (nn.BatchNorm2d(3), 1.5, None, "weight must lie in [0, 1], got 1.5"),
+        (
+            nn.Sequential(nn.GroupNorm(1, 3)),
+            0.1,
+            None,
+            "model must keep running statistics to mix, got a Sequential without any",
+        ),
+        (
+            nn.BatchNorm1d(3).eval(),
+            0.5,
+            torch.randn(5, 3),
+            "model must normalize outputs with positions to mix statistics, got a BatchNorm1d with an input of shape "
+            "(5, 3): one sample has no statistics of its own there",
+        ),
+        (
+            nn.BatchNorm2d(3),
+            0.5,
+            torch.randn(5, 3, 2, 2),
+            "model must be in evaluation mode while statistics are mixed, got a BatchNorm2d in training mode, which "
+            "normalizes by its batch",
+        ),
+    ],
+)
+def test_what_cannot_be_mixed(model, weight, x, message):
+    with pytest.raises(InputError) as error, mixed_statistics(model, weight):
+        model(x)
+    assert str(error.value) == message
+    assert not model._forward_pre_hooks
 
 
 def test_parameter_groups():

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from icsbound._check import InputError
+from icsbound.norm import mixed_statistics
 from icsbound.training import arms, batches, data, models, remedies, seeds
 
 WITH_STATISTICS = ["bn", "unitized", "published", "unitized-1"]
@@ -84,39 +85,20 @@ def test_batch_statistics_leave_no_trace(arm: str) -> None:
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_mixing_is_the_published_formula() -> None:
-    norm = nn.BatchNorm2d(3).double().eval()
-    norm.running_mean.copy_(torch.tensor([0.5, -1.0, 2.0]))
-    norm.running_var.copy_(torch.tensor([1.5, 0.2, 4.0]))
-    x = torch.randn(5, 3, 4, 4, dtype=torch.float64)
-    with torch.no_grad(), remedies.mixed(nn.Sequential(norm), 0.25):
-        y = norm(x)
-    mean = 0.75 * norm.running_mean.view(1, 3, 1, 1) + 0.25 * x.mean((2, 3), keepdim=True)
-    variance = 0.75 * norm.running_var.view(1, 3, 1, 1) + 0.25 * x.var((2, 3), correction=0, keepdim=True)
-    torch.testing.assert_close(y, (x - mean) / torch.sqrt(variance + norm.eps))
-
-
 @pytest.mark.parametrize("arm", WITH_STATISTICS)
 def test_mixing_with_weight_0_changes_nothing_and_treats_images_one_by_one(arm: str) -> None:
     dataset, normalize = digits(8)
     model, x = network(arm), normalize(dataset.images, torch.float64)
     with torch.no_grad():
         plain = model(x)
-        with remedies.mixed(model, 0.0):
+        with mixed_statistics(model, 0.0):
             torch.testing.assert_close(model(x), plain)
-        with remedies.mixed(model, 0.3):
+        with mixed_statistics(model, 0.3):
             together = model(x)
             one_by_one = torch.cat([model(image[None]) for image in x])
         torch.testing.assert_close(together, one_by_one)
         assert not torch.allclose(together, plain)
         torch.testing.assert_close(model(x), plain)
-
-
-def test_dense_outputs_have_no_statistics_of_one_sample() -> None:
-    norm = nn.BatchNorm1d(3).eval()
-    said = r"^mix must be 0 for a network that normalizes dense outputs, got 0.5 and an input of shape \(5, 3\): "
-    with remedies.mixed(nn.Sequential(norm), 0.5), pytest.raises(InputError, match=said):
-        norm(torch.randn(5, 3))
 
 
 def test_a_network_without_statistics_is_refused() -> None:

@@ -5,7 +5,7 @@ from icsbound.norm.fold import fold
 from icsbound.norm.functional import unitized_batch_norm
 from icsbound.norm.modules import UnitizedBatchNorm, UnitizedBatchNorm1d, UnitizedBatchNorm2d, UnitizedBatchNorm3d
 from icsbound.norm.operators import decompositions
-from icsbound.norm.upkeep import parameter_groups, refresh_statistics
+from icsbound.norm.upkeep import mixed_statistics, parameter_groups, refresh_statistics
 from icsbound.norm.variants import (
     LazyUnitizedBatchNorm1d,
     LazyUnitizedBatchNorm2d,
@@ -32,6 +32,7 @@ __all__ = [
     "convert",
     "decompositions",
     "fold",
+    "mixed_statistics",
     "parameter_groups",
     "refresh_statistics",
     "revert",

@@ -1,12 +1,13 @@
-"""Around training: statistics taken afresh, and parameter groups for an optimizer."""
+"""Around training: statistics taken afresh or mixed with an image's own, and parameter groups for an optimizer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from icsbound import _check
@@ -67,6 +68,62 @@ def refresh_statistics(model: nn.Module, batches: Iterable[Any], device: torch.d
 def _restore(modes: dict[nn.Module, bool]) -> None:
     for module, mode in modes.items():
         module.training = mode
+
+
+@contextlib.contextmanager
+def mixed_statistics(model: nn.Module, weight: float) -> Iterator[None]:
+    """While entered, layers with running statistics normalize each sample by a mixture of these and its own.
+
+    With μ, σ² stored, m, v the mean and (biased) variance of one channel of one sample over its positions, and w the
+    `weight`, a layer normalizes by (1 - w) μ + w m and (1 - w) σ² + w v: a remedy for inputs that moved, which needs no
+    other sample and changes no weight (Schneider et al. 2020, arXiv 2006.16971). It is done to the layer's input, so
+    that what else the layer does, unitization too, stays as it is. ::
+
+        with mixed_statistics(model.eval(), 0.1):
+            logits = model(images)
+
+    Args:
+        model: in evaluation mode, with layers of any class that keep ``running_mean`` and ``running_var`` and take
+            (N, C, ...) with positions. Its parameters and buffers stay as they are.
+        weight: 0 (nothing changes) to 1 (instance normalization).
+
+    Raises:
+        InputError: `weight` is no number from 0 to 1, or the model keeps no running statistics. While entered: a layer
+            is in training mode, where it normalizes by its batch, or its input has no positions, so that one sample has
+            no statistics of its own.
+    """
+    _check.real("weight", weight, 0.0, 1.0)
+    layers: list[Any] = [m for m in model.modules() if isinstance(getattr(m, "running_mean", None), Tensor)]
+    if not layers:
+        raise InputError(f"model must keep running statistics to mix, got a {type(model).__name__} without any")
+
+    def mix(layer: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        (x,) = inputs
+        if layer.training:
+            raise InputError(
+                f"model must be in evaluation mode while statistics are mixed, got a {type(layer).__name__} in training "
+                "mode, which normalizes by its batch"
+            )
+        if x.ndim < 3:
+            raise InputError(
+                f"model must normalize outputs with positions to mix statistics, got a {type(layer).__name__} with an "
+                f"input of shape {tuple(x.shape)}: one sample has no statistics of its own there"
+            )
+        shape, positions = (1, -1, *[1] * (x.ndim - 2)), tuple(range(2, x.ndim))
+        mean, variance = layer.running_mean.view(shape), layer.running_var.view(shape)
+        full = x.to(mean.dtype)
+        m = (1 - weight) * mean + weight * full.mean(positions, keepdim=True)
+        v = (1 - weight) * variance + weight * full.var(positions, correction=0, keepdim=True)
+        # Normalized by μ and σ² this becomes (x - m) / √(v + ε).
+        moved = (full - m) * torch.sqrt((variance + layer.eps) / (v + layer.eps)) + mean
+        return (moved.to(x.dtype),)
+
+    handles = [layer.register_forward_pre_hook(mix) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def parameter_groups(

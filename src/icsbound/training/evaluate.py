@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from icsbound._check import InputError, fail, one_of, positive_int, real
+from icsbound.norm import mixed_statistics
 from icsbound.training import data, devices, loop, published, results, seeds
 from icsbound.training.config import TrainConfig, make
 from icsbound.training.corruptions import CORRUPTIONS, corrupt
 from icsbound.training.perturb import perturb
 from icsbound.training.progress import Event, Progress, quiet
-from icsbound.training.remedies import AS_THEY_ARE, batch_statistics, mixed, recalibrate
+from icsbound.training.remedies import AS_THEY_ARE, batch_statistics, recalibrate
 from icsbound.training.score import score
 from icsbound.training.session import augmentation, load_splits, network, normalization
 
@@ -247,7 +248,7 @@ def _scored(
 ) -> tuple[float, float]:
     dtype = next(model.parameters()).dtype
     if not conditions.eval_batch:
-        with mixed(model, conditions.mix) if conditions.mix else contextlib.nullcontext():
+        with mixed_statistics(model, conditions.mix) if conditions.mix else contextlib.nullcontext():
             return score(model, part, normalize, dtype)
     order = torch.randperm(len(part), generator=seeds.generator(conditions.seed, "test order"))
     if conditions.by_label:

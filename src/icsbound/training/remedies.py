@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from icsbound._check import InputError, positive_int, real
+from icsbound._check import InputError, positive_int
 from icsbound.training import seeds
 from icsbound.training.batches import Augment, Batches
 from icsbound.training.data import Dataset, Normalize
@@ -83,38 +83,3 @@ def recalibrate(
     model.train(was_training)
     for layer, momentum in zip(chosen, momenta, strict=True):
         layer.momentum = momentum
-
-
-@contextlib.contextmanager
-def mixed(model: nn.Module, weight: float) -> Iterator[None]:
-    """While entered, `layers` normalize by (1 - weight)·stored + weight·the image's own mean and variance.
-
-    One image at a time, as in Schneider et al. 2020 (arXiv 2006.16971). Done to the layer's input: with mean m,
-    variance v mixed and μ, σ² stored, (x - m)·√((σ² + ε) / (v + ε)) + μ is normalized by μ, σ² to (x - m) / √(v + ε),
-    and what else the layer does stays as it is. Raises InputError where a layer's input has no positions: one sample
-    then has no statistics of its own.
-    """
-    real("mix", weight, 0.0, 1.0)
-
-    def shift(layer: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        (x,) = inputs
-        if x.ndim < 3:
-            raise InputError(
-                f"mix must be 0 for a network that normalizes dense outputs, got {weight} and an input of shape "
-                f"{tuple(x.shape)}: a sample without positions has no statistics of its own"
-            )
-        shape = (1, -1, *[1] * (x.ndim - 2))
-        mean, variance = layer.running_mean.view(shape), layer.running_var.view(shape)
-        positions = tuple(range(2, x.ndim))
-        own_mean = x.mean(positions, keepdim=True)
-        own_variance = x.var(positions, correction=0, keepdim=True)
-        m = (1 - weight) * mean + weight * own_mean
-        v = (1 - weight) * variance + weight * own_variance
-        return ((x - m) * torch.sqrt((variance + layer.eps) / (v + layer.eps)) + mean,)
-
-    handles = [layer.register_forward_pre_hook(shift) for layer in layers(model)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
