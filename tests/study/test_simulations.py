@@ -89,6 +89,13 @@ def test_noise_changes_the_shift_by_no_more_than_its_bound() -> None:
         assert frozen > running
 
 
+def test_the_noise_of_a_law_is_bounded_where_its_bound_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, bound = [], layer_bounds.noise_effect
+    monkeypatch.setattr(layer_bounds, "noise_effect", lambda a, b: asked.append(a) or bound(a, b))
+    shown = [p for p in noise._two_layers(0, 4, 3, generator()) if p.panel == "added"]
+    assert len(asked) == 3 * len(shown)
+
+
 def test_noise_moves_outputs_apart_over_their_spread_too() -> None:
     points = {m: [p for p in noise._two_layers(0, m, 6, generator()) if "scale-free" in p.panel] for m in (4, 128)}
     found = {m: {p.curve: p.value for p in each} for m, each in points.items()}
@@ -211,6 +218,20 @@ def test_errors_of_single_channels_stay(m: int, batch_norm: float, unitized: flo
     for form in unitization.FORMS:
         assert found[f"{form} · α = 1"] == pytest.approx(unitized, rel=0.03)
         assert found[f"{form} · α = 0.5"] == pytest.approx(found["harmonic · α = 0 (batch norm)"], rel=0.03)
+
+
+def test_where_all_forms_are_one_a_layer_is_measured_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, layer = [], unitization.layer
+    monkeypatch.setattr(unitization, "layer", lambda *args, **more: made.append(args) or layer(*args, **more))
+    found = {p.curve: p.value for p in unitization._by_channel(0, 8, 1, generator())}
+    assert len(made) == 2 * 11  # of batch norm and of alpha = 1 one each, of three alphas between three
+    assert len(found) == 15
+    for alpha in ("α = 0 (batch norm)", "α = 1"):
+        assert len({found[f"{form} · {alpha}"] for form in unitization.FORMS}) == 1
+    a, b = (noise.drawn((50, unitization.D), generator()) for _ in range(2))
+    for alpha in (0.0, 1.0):
+        outputs = [unitization.through(layer(unitization.D, form, alpha, 3.0), a - b) for form in unitization.FORMS]
+        assert all(torch.allclose(one, outputs[0], rtol=1e-12) for one in outputs)
 
 
 def test_a_seed_fixes_every_number() -> None:

@@ -12,6 +12,7 @@ direction, and no α undoes that. All is measured on the layers themselves, with
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 
@@ -31,8 +32,14 @@ NAME = "unitization"
 D, PROBE = 16, 256
 FORMS = ("arithmetic", "geometric", "harmonic")
 ALPHAS = {0.0: "α = 0 (batch norm)", 0.25: "α = 0.25", 0.5: "α = 0.5", 0.75: "α = 0.75", 1.0: "α = 1"}
-# Curve -> form and alpha, a small chart a form; at alpha = 0 all forms are batch norm, and at 1 all are one.
-CURVES = {f"{form} · {name}": (form, alpha) for form in FORMS for alpha, name in ALPHAS.items()}
+# Curve -> form and alpha of the layer that is measured for it, a small chart a form. At alpha = 0 all forms are batch
+# norm, and at 1 all are one: there one layer stands for all three.
+CURVES = {
+    f"{form} · {name}": (form if 0 < alpha < 1 else "harmonic", alpha)
+    for form in FORMS
+    for alpha, name in ALPHAS.items()
+}
+LAYERS = tuple(dict.fromkeys(CURVES.values()))
 # Curve -> the largest factor by which deviations are wrong.
 RANKED = {"exact statistics": 1.0, "off by up to 1,000 times": 1000.0}
 
@@ -41,11 +48,9 @@ def points(seed: int, setting: Setting) -> Iterator[PointRecord]:
     """A common factor on all deviations, errors by channel, the bound under random parameters, samples that flip."""
     g = seeds.generator(seed, NAME)
     z = laws.sphere(PROBE, D, g)
-    for name, (form, alpha) in CURVES.items():
-        for rho in (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0):
-            yield _norm(seed, name, form, alpha, rho, z)
-        for rho in (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0):
-            yield from _stale(seed, name, form, alpha, rho, z)
+    measured = {of: [*_common(seed, *of, z)] for of in LAYERS}
+    for name, of in CURVES.items():
+        yield from (dataclasses.replace(point, curve=name) for point in measured[of])
     for m in (8, 16, 32, 64, 128):
         yield from _by_channel(seed, m, 40 if setting.full else 10, g)
     for exponent in range(7):
@@ -85,23 +90,31 @@ def through(made: nn.Module, z: Tensor) -> Tensor:
     return out
 
 
-def _norm(seed: int, name: str, form: str, alpha: float, rho: float, z: Tensor) -> PointRecord:
+def _common(seed: int, form: str, alpha: float, z: Tensor) -> Iterator[PointRecord]:
+    """What one factor on all deviations does to a layer; the curve is named by whom it is drawn for."""
+    for rho in (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0):
+        yield _norm(seed, form, alpha, rho, z)
+    for rho in (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0):
+        yield from _stale(seed, form, alpha, rho, z)
+
+
+def _norm(seed: int, form: str, alpha: float, rho: float, z: Tensor) -> PointRecord:
     y = through(layer(D, form, alpha, rho), z)
     value = float(torch.linalg.vector_norm(y, dim=1).mean()) / math.sqrt(D)
     panel = Panel(NAME, "common scale", seed, PROBE, D, "mean output norm over κ")
-    return panel.point(name, rho, value, mean_of(form, alpha, rho), "equal", tolerance=1e-9)
+    return panel.point("", rho, value, mean_of(form, alpha, rho), "equal", tolerance=1e-9)
 
 
-def _stale(seed: int, name: str, form: str, alpha: float, rho: float, z: Tensor) -> Iterator[PointRecord]:
+def _stale(seed: int, form: str, alpha: float, rho: float, z: Tensor) -> Iterator[PointRecord]:
     """W1 between right and understated deviations, absolute and over the root mean square norm of both outputs."""
     a, b = (through(layer(D, form, alpha, factor), z) for factor in (1.0, rho))
     found, r = emd(a, b), mean_of(form, alpha, rho)
     panel = Panel(NAME, "stale deviations", seed, found.n, D, found.estimator)
     # At alpha = 1 the two outputs agree up to rounding: the tolerance is one of W1 over κ there.
-    yield panel.point(name, rho, found.value, math.sqrt(D) * abs(r - 1), "equal", tolerance=1e-9)
+    yield panel.point("", rho, found.value, math.sqrt(D) * abs(r - 1), "equal", tolerance=1e-9)
     panel = Panel(NAME, "stale deviations, scale-free", seed, found.n, D, found.estimator)
     relative = abs(r - 1) / math.sqrt((1 + r * r) / 2)
-    yield panel.point(name, rho, found.value / rms_norm(a, b), relative, "equal", tolerance=1e-9)
+    yield panel.point("", rho, found.value / rms_norm(a, b), relative, "equal", tolerance=1e-9)
 
 
 def rms_norm(a: Tensor, b: Tensor) -> float:
@@ -112,16 +125,16 @@ def rms_norm(a: Tensor, b: Tensor) -> float:
 def _by_channel(seed: int, m: int, draws: int, g: torch.Generator) -> Iterator[PointRecord]:
     """Noise alone, as in the study `noise`, with and without unitization, over the root mean square norm."""
     d, n = 64, 200
-    found: dict[str, list[float]] = {name: [] for name in CURVES}
+    found: dict[tuple[str, float], list[float]] = {of: [] for of in LAYERS}
     for _ in range(draws):
         z = drawn((n, d), g)
         noisy = [by_batch(z, drawn((m, d), g)) for _ in range(2)]
-        for name, (form, alpha) in CURVES.items():
-            a, b = (through(layer(d, form, alpha), u) for u in noisy)
-            found[name].append(emd(a, b).value / rms_norm(a, b))
+        for of, values in found.items():
+            a, b = (through(layer(d, *of), u) for u in noisy)
+            values.append(emd(a, b).value / rms_norm(a, b))
     panel = Panel(NAME, "errors by channel", seed, n, d, f"exact, mean of {draws} draws")
-    for name, values in found.items():
-        yield panel.point(name, m, sum(values) / draws)
+    for name, of in CURVES.items():
+        yield panel.point(name, m, sum(found[of]) / draws)
 
 
 @torch.no_grad()
