@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -19,21 +21,20 @@ SHARED = {"common", "pictures"}  # modules of the examples, not examples
 def page_of(script: Path) -> str:
     """The page of one example, which is run for it; raises where the example fails."""
     code = script.read_text(encoding="utf-8")
-    before = set(PAGES.glob("*.svg"))
-    print(f"running {script.name}", flush=True)
+    drawn = PAGES / script.stem  # a folder of its own: examples run side by side
+    print(f"running {script.name}\n", end="", flush=True)  # in one piece
     done = subprocess.run(
         [sys.executable, "-W", "error", script.name],
         cwd=script.parent,
-        env=os.environ | {"EXAMPLE_PICTURES": str(PAGES)},
+        env=os.environ | {"EXAMPLE_PICTURES": str(drawn)},
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
         raise SystemExit(f"{script.name} failed:\n{done.stderr}")
-    pictures = sorted(path.name for path in set(PAGES.glob("*.svg")) - before)
     parts = [f"# {title(script)}", *explained(code)]
-    parts += [f"![Picture that {script.name} draws]({name})" for name in pictures]
+    parts += [f"![Picture that {script.name} draws]({script.stem}/{path.name})" for path in sorted(drawn.glob("*.svg"))]
     parts += [
         f"It prints\n\n```text\n{done.stdout.rstrip()}\n```",
         f"## {script.name}\n\n```python\n{code.rstrip()}\n```",
@@ -53,14 +54,15 @@ def title(script: Path) -> str:
 
 
 def main() -> None:
-    """Run all examples, in the order of their names."""
-    PAGES.mkdir(exist_ok=True)
-    for old in PAGES.iterdir():
-        old.unlink()
+    """Run all examples, one on each processor."""
+    shutil.rmtree(PAGES, ignore_errors=True)
+    PAGES.mkdir()
     scripts = [s for s in sorted((ROOT / "examples").glob("*.py")) if s.stem not in SHARED]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        pages = dict(zip(scripts, pool.map(page_of, scripts), strict=True))
     entries = []
-    for script in scripts:
-        (PAGES / f"{script.stem}.md").write_text(page_of(script), encoding="utf-8")
+    for script, page in pages.items():
+        (PAGES / f"{script.stem}.md").write_text(page, encoding="utf-8")
         summary, _ = explained(script.read_text(encoding="utf-8"))
         entries.append(f"- [{title(script)}]({script.stem}.md): {summary}")
     index = [

@@ -12,20 +12,15 @@ import pytest
 import recorded
 from playwright import sync_api
 from test_html import large
-from test_page import Watched, browser
+from test_page import Watched
 
 from icsbound import report
-from icsbound.report import plots
 
 pytestmark = pytest.mark.page
-__all__ = ["browser"]  # the fixture
 MARKS = "document.querySelectorAll('.chart svg path, .chart svg line, .chart svg rect').length"
 
 
-def test_a_page_of_200_layers_draws_a_bounded_number_of_marks(
-    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plots, "save", lambda figures, folder: None)  # the files beside the page are tested elsewhere
+def test_a_page_of_200_layers_draws_a_bounded_number_of_marks(browser: Any, tmp_path: Path) -> None:
     large(tmp_path, 100)
     path = report.build(tmp_path)
     with Watched(browser, path, viewport={"width": 1280, "height": 900}) as seen:

@@ -6,10 +6,10 @@ Screenshots of what was seen go to the folder that ICSBOUND_SCREENSHOTS names, b
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +26,9 @@ from icsbound.records import DistanceRecord, LayerRecord
 pytestmark = pytest.mark.page
 SHOTS = Path(os.environ.get("ICSBOUND_SCREENSHOTS", Path(__file__).parents[2] / "runs" / "screenshots"))
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 # Of the page and of the text in its figures.
 COLOURS = "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.querySelector('svg text')).fill]"
 WIDTHS = {"desktop": 1280, "tablet": 800, "phone": 360}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = next(
-        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-    )
-    assert path is not None, "the tests of the page need Chromium (Debian and Ubuntu: apt install chromium)"
-    with sync_api.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=path, args=ARGUMENTS)
-        yield found
-        found.close()
 
 
 class Watched:
@@ -94,14 +73,13 @@ class Watched:
         self.page.screenshot(path=SHOTS / f"{name}.png", full_page=True, timeout=120_000)
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The kinds of page there are."""
-    root = tmp_path_factory.mktemp("pages")
-    arms = ("bn", "published", "unitized", "unitized-1")
-    recorded.comparison(root / "compare", arms=arms, noise=0.1)
-    for arm in arms:  # the first seed's layer is drawn as well
-        path = root / "compare" / f"{arm}-seed0" / "records.jsonl"
+ARMS = ("bn", "published", "unitized", "unitized-1")
+
+
+def compare(folder: Path) -> None:
+    recorded.comparison(folder, arms=ARMS, noise=0.1)
+    for arm in ARMS:  # the first seed's layer is drawn as well
+        path = folder / f"{arm}-seed0" / "records.jsonl"
         path.unlink()
         *begun, end = recorded.of_run(arm, 0, noise=0.1)
         recorded.save(path.parent, [*begun, *transports(f"{arm}-seed0", recorded.STEPS, n=160), end])
@@ -110,38 +88,72 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         alpha = {
             name: g.uniform(low, high, size).tolist() for name, size in zip(recorded.LAYERS, (8, 16, 400), strict=True)
         }
-        recorded.keep(root / "compare" / f"{arm}-seed0", alpha)
-    recorded.comparison(root / "interrupted", arms=arms[:2])
-    path = root / "interrupted" / "bn-seed1" / "records.jsonl"
+        recorded.keep(folder / f"{arm}-seed0", alpha)
+
+
+def interrupted(folder: Path) -> None:
+    recorded.comparison(folder, arms=ARMS[:2])
+    path = folder / "bn-seed1" / "records.jsonl"
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    recorded.save(root / "train", recorded.of_run("unitized", 0))
+
+
+def train(folder: Path) -> None:
+    recorded.save(folder, recorded.of_run("unitized", 0))
+
+
+def measure(folder: Path) -> None:
+    """As `icsbound measure` leaves it: every distance with what it says, and the verdicts at the end."""
     measured = (DistanceRecord, LayerRecord)
-    # As `icsbound measure` leaves it: every distance with what it says, and the verdicts at the end.
     taken = [line for line in recorded.of_run("bn", 0, noise=0.2) if isinstance(line, measured)]
     verdicts = ("moved", "below the floor", "moved", "not resolved", "moved")
-    recorded.save(root / "measure", [*recorded.judged(taken, verdicts), *transports("bn-seed0", recorded.STEPS)])
+    recorded.save(folder, [*recorded.judged(taken, verdicts), *transports("bn-seed0", recorded.STEPS)])
+
+
+def hostile(folder: Path) -> None:
     for k, arm in enumerate(("bn", HOSTILE)):
-        recorded.save(root / "hostile" / str(k), recorded.of_run(arm, 0, layers=(HOSTILE, "plain"), steps=(0, 1, 4)))
+        recorded.save(folder / str(k), recorded.of_run(arm, 0, layers=(HOSTILE, "plain"), steps=(0, 1, 4)))
+
+
+def many_layers(folder: Path) -> None:
     many = [f"backbone.stage{i // 20}.block{i % 20}.norm" for i in range(200)]
-    recorded.comparison(root / "many-layers", seeds=(0, 1), layers=many, views=("pooled",), steps=(0, 1, 4, 9))
-    swept = [*lines.shifted(arms=arms), *lines.changed(arms=arms, setting=HOSTILE)]
-    swept += [one for size in (4, 32) for one in lines.table(arms=arms, setting="batches", batch_size=size)]
-    (root / "results").mkdir()
-    for one in swept:
-        results.append(root / "results" / "results.jsonl", one)
-    folders = {path.name: path for path in root.iterdir()}
-    for folder in folders.values():
-        report.build(folder)
-    return folders
+    recorded.comparison(folder, seeds=(0, 1), layers=many, views=("pooled",), steps=(0, 1, 4, 9))
 
 
-def page_of(folders: dict[str, Path], name: str) -> Path:
-    return folders[name] / "report.html"
+def swept(folder: Path) -> None:
+    found = [*lines.shifted(arms=ARMS), *lines.changed(arms=ARMS, setting=HOSTILE)]
+    found += [one for size in (4, 32) for one in lines.table(arms=ARMS, setting="batches", batch_size=size)]
+    for one in found:
+        results.append(folder / "results.jsonl", one)
 
 
-@pytest.mark.parametrize("name", ["compare", "interrupted", "train", "measure", "hostile", "many-layers", "results"])
-def test_every_kind_of_page_is_quiet_and_drawn(browser: Any, folders: dict[str, Path], name: str) -> None:
-    with Watched(browser, page_of(folders, name), viewport={"width": 1280, "height": 900}) as seen:
+KINDS = {
+    "compare": compare,
+    "interrupted": interrupted,
+    "train": train,
+    "measure": measure,
+    "hostile": hostile,
+    "many-layers": many_layers,
+    "results": swept,
+}
+
+
+@pytest.fixture(scope="module")
+def page_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The page of a kind, built when the first test asks for it."""
+    root = tmp_path_factory.mktemp("pages")
+
+    @functools.cache
+    def built(name: str) -> Path:
+        (root / name).mkdir()
+        KINDS[name](root / name)
+        return report.build(root / name)
+
+    return built
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_page_is_quiet_and_drawn(browser: Any, page_of: Callable[[str], Path], name: str) -> None:
+    with Watched(browser, page_of(name), viewport={"width": 1280, "height": 900}) as seen:
         charts = seen.page.locator(".chart")
         assert charts.count() >= 3
         for k in range(charts.count()):
@@ -155,15 +167,15 @@ def test_every_kind_of_page_is_quiet_and_drawn(browser: Any, folders: dict[str, 
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", ["compare", "measure", "many-layers", "hostile", "results"])
-def test_nothing_sticks_out_at_any_width(browser: Any, folders: dict[str, Path], name: str, width: str) -> None:
-    with Watched(browser, page_of(folders, name), viewport={"width": WIDTHS[width], "height": 800}) as seen:
+def test_nothing_sticks_out_at_any_width(browser: Any, page_of: Callable[[str], Path], name: str, width: str) -> None:
+    with Watched(browser, page_of(name), viewport={"width": WIDTHS[width], "height": 800}) as seen:
         seen.shot(f"{name}-{width}")
         seen.assert_within(WIDTHS[width])
         seen.assert_quiet()
 
 
-def test_it_draws_again_when_the_window_changes(browser: Any, folders: dict[str, Path]) -> None:
-    with Watched(browser, page_of(folders, "compare"), viewport={"width": 1280, "height": 900}) as seen:
+def test_it_draws_again_when_the_window_changes(browser: Any, page_of: Callable[[str], Path]) -> None:
+    with Watched(browser, page_of("compare"), viewport={"width": 1280, "height": 900}) as seen:
         chart = seen.page.locator("[data-figure=accuracy-differences] svg")
         before = chart.get_attribute("width")
         seen.page.set_viewport_size({"width": 500, "height": 900})
@@ -173,8 +185,8 @@ def test_it_draws_again_when_the_window_changes(browser: Any, folders: dict[str,
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_theme_follows_the_system_and_the_button(browser: Any, folders: dict[str, Path], scheme: str) -> None:
-    with Watched(browser, page_of(folders, "compare"), color_scheme=scheme) as seen:
+def test_theme_follows_the_system_and_the_button(browser: Any, page_of: Callable[[str], Path], scheme: str) -> None:
+    with Watched(browser, page_of("compare"), color_scheme=scheme) as seen:
         before = seen.page.evaluate(COLOURS)
         dark = [brightness(colour) < 128 for colour in before]
         assert dark == (
@@ -198,8 +210,8 @@ def column(seen: Watched, table: str, index: int) -> list[str]:
     return texts
 
 
-def test_tables_sort_by_number_and_by_text(browser: Any, folders: dict[str, Path]) -> None:
-    with Watched(browser, page_of(folders, "compare")) as seen:
+def test_tables_sort_by_number_and_by_text(browser: Any, page_of: Callable[[str], Path]) -> None:
+    with Watched(browser, page_of("compare")) as seen:
         heading = seen.page.locator("#table-shift thead th").nth(4)
         assert heading.inner_text().strip() == "ratio"
         heading.locator("button").click()
@@ -218,8 +230,8 @@ def test_tables_sort_by_number_and_by_text(browser: Any, folders: dict[str, Path
         seen.assert_quiet()
 
 
-def test_tables_are_saved_as_csv(browser: Any, folders: dict[str, Path]) -> None:
-    with Watched(browser, page_of(folders, "hostile")) as seen:
+def test_tables_are_saved_as_csv(browser: Any, page_of: Callable[[str], Path]) -> None:
+    with Watched(browser, page_of("hostile")) as seen:
         seen.page.locator("details.table summary").last.click()
         with seen.page.expect_download() as download:
             seen.page.click("[data-csv=layers]")
@@ -232,8 +244,8 @@ def test_tables_are_saved_as_csv(browser: Any, folders: dict[str, Path]) -> None
         seen.assert_quiet()
 
 
-def test_contrasts_sort_and_are_saved(browser: Any, folders: dict[str, Path]) -> None:
-    with Watched(browser, page_of(folders, "results")) as seen:
+def test_contrasts_sort_and_are_saved(browser: Any, page_of: Callable[[str], Path]) -> None:
+    with Watched(browser, page_of("results")) as seen:
         heading = seen.page.locator("#table-contrasts thead th").nth(7)
         assert heading.inner_text().strip() == "difference"
         heading.locator("button").click()
@@ -247,8 +259,8 @@ def test_contrasts_sort_and_are_saved(browser: Any, folders: dict[str, Path]) ->
         seen.assert_quiet()
 
 
-def test_verdicts_are_shown_sort_and_are_saved(browser: Any, folders: dict[str, Path]) -> None:
-    with Watched(browser, page_of(folders, "measure"), viewport={"width": 1280, "height": 900}) as seen:
+def test_verdicts_are_shown_sort_and_are_saved(browser: Any, page_of: Callable[[str], Path]) -> None:
+    with Watched(browser, page_of("measure"), viewport={"width": 1280, "height": 900}) as seen:
         said = seen.page.locator("#findings li.moved")
         assert said.count() == 2  # a view each
         assert said.first.locator(".verdict").inner_text() == "moved"
@@ -275,8 +287,8 @@ def test_verdicts_are_shown_sort_and_are_saved(browser: Any, folders: dict[str, 
         seen.assert_quiet()
 
 
-def test_alpha_of_every_channel_is_drawn_named_and_saved_as_csv(browser: Any, folders: dict[str, Path]) -> None:
-    with Watched(browser, page_of(folders, "compare"), viewport={"width": 1280, "height": 900}) as seen:
+def test_alpha_of_every_channel_is_drawn_named_and_saved_as_csv(browser: Any, page_of: Callable[[str], Path]) -> None:
+    with Watched(browser, page_of("compare"), viewport={"width": 1280, "height": 900}) as seen:
         figure = seen.page.locator("#figure-alpha-channels")
         labels = figure.locator("svg text").all_text_contents()
         assert {"published", "unitized", "unitized-1", *recorded.LAYERS} <= set(labels)
@@ -300,8 +312,8 @@ def test_alpha_of_every_channel_is_drawn_named_and_saved_as_csv(browser: Any, fo
 
 
 @pytest.mark.parametrize(("kind", "start"), [("svg", b"<svg"), ("png", b"\x89PNG")])
-def test_figures_are_saved_from_the_page(browser: Any, folders: dict[str, Path], kind: str, start: bytes) -> None:
-    with Watched(browser, page_of(folders, "compare"), color_scheme="dark") as seen:
+def test_figures_are_saved_from_the_page(browser: Any, page_of: Callable[[str], Path], kind: str, start: bytes) -> None:
+    with Watched(browser, page_of("compare"), color_scheme="dark") as seen:
         with seen.page.expect_download() as download:
             seen.page.click(f"#figure-shift-brackets [data-save={kind}]")
         content = Path(download.value.path()).read_bytes()
@@ -310,8 +322,8 @@ def test_figures_are_saved_from_the_page(browser: Any, folders: dict[str, Path],
         seen.assert_quiet()
 
 
-def test_menus_choose_what_is_drawn_and_keep_it(browser: Any, folders: dict[str, Path]) -> None:
-    with Watched(browser, page_of(folders, "compare"), viewport={"width": 1280, "height": 900}) as seen:
+def test_menus_choose_what_is_drawn_and_keep_it(browser: Any, page_of: Callable[[str], Path]) -> None:
+    with Watched(browser, page_of("compare"), viewport={"width": 1280, "height": 900}) as seen:
         line = seen.page.locator("[data-figure=shift-brackets] svg .mark-line path").first
         menu = seen.page.locator("#figure-shift-brackets select").first
         before = line.get_attribute("stroke")
@@ -326,8 +338,8 @@ def test_menus_choose_what_is_drawn_and_keep_it(browser: Any, folders: dict[str,
         seen.assert_quiet()
 
 
-def test_pointing_at_a_mark_names_it(browser: Any, folders: dict[str, Path]) -> None:
-    with Watched(browser, page_of(folders, "hostile"), viewport={"width": 1280, "height": 900}) as seen:
+def test_pointing_at_a_mark_names_it(browser: Any, page_of: Callable[[str], Path]) -> None:
+    with Watched(browser, page_of("hostile"), viewport={"width": 1280, "height": 900}) as seen:
         seen.page.locator("[data-figure=shift-heat-map] svg .mark-rect path").first.hover()
         tooltip = seen.page.locator("#vg-tooltip-element.visible")
         tooltip.wait_for()
@@ -337,8 +349,8 @@ def test_pointing_at_a_mark_names_it(browser: Any, folders: dict[str, Path]) -> 
         seen.assert_quiet()
 
 
-def test_print_is_on_white_whatever_the_theme(browser: Any, folders: dict[str, Path]) -> None:
-    with Watched(browser, page_of(folders, "compare"), color_scheme="dark") as seen:
+def test_print_is_on_white_whatever_the_theme(browser: Any, page_of: Callable[[str], Path]) -> None:
+    with Watched(browser, page_of("compare"), color_scheme="dark") as seen:
         seen.page.click("#theme")
         seen.page.click("#theme")  # dark by choice as well as by system
         SHOTS.mkdir(parents=True, exist_ok=True)
@@ -351,10 +363,10 @@ def test_print_is_on_white_whatever_the_theme(browser: Any, folders: dict[str, P
         seen.assert_quiet()
 
 
-def test_without_scripts_findings_and_tables_can_be_read(browser: Any, folders: dict[str, Path]) -> None:
+def test_without_scripts_findings_and_tables_can_be_read(browser: Any, page_of: Callable[[str], Path]) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
-    page.goto(page_of(folders, "compare").as_uri())
+    page.goto(page_of("compare").as_uri())
     assert "The layers of unitized moved" in page.inner_text("#findings")
     assert page.locator("#table-results tbody tr").count() == 4
     context.close()

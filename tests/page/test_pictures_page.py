@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 import recorded
 from playwright import sync_api
-from test_page import WIDTHS, Watched, browser
+from test_page import WIDTHS, Watched
 from test_pictures import transports
 
 from icsbound import report
 
 pytestmark = pytest.mark.page
-__all__ = ["browser"]  # the fixture
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_page import browser
 
 pytestmark = pytest.mark.page
-__all__ = ["browser"]  # the fixture
 SHIM = Path(__file__).parents[2] / "docs" / "assets" / "iframe-worker.js"
 ANSWERS = """() => new Promise(resolve => {
   const found = [], worker = new Worker('./echo.js');

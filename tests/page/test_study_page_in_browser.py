@@ -9,15 +9,13 @@ from typing import Any
 
 import made
 import pytest
-from test_page import COLOURS, WIDTHS, Watched, brightness, browser
+from test_page import COLOURS, WIDTHS, Watched, brightness
 
 from icsbound import report
-from icsbound.report import plots
 from icsbound.report.studies.panels import CLAIMS, PANELS
 from icsbound.study.run import StudyConfig, run
 
 pytestmark = pytest.mark.page
-__all__ = ["browser"]  # the fixture
 # Texts in figures that Vega shortened, or that lie outside of their figure.
 CUT = """[...document.querySelectorAll('.chart svg text')].filter(text => {
   const [own, place] = [text.getBoundingClientRect(), text.closest('svg').getBoundingClientRect()];
@@ -48,9 +46,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made.save(
         root / "interrupted", made.whole("noise", made.curve("noise", "lag", "a", [1, 2], lambda x: x), finished=1)
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "save", lambda figures, folder: None)  # the files beside the page are tested elsewhere
-        return {folder.name: report.build(folder) for folder in root.iterdir()}
+    return {folder.name: report.build(folder) for folder in root.iterdir()}
 
 
 @pytest.mark.parametrize("name", ["ran", "all", "interrupted"])

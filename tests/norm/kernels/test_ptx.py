@@ -34,20 +34,28 @@ def compiled(*problems):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+LAYOUTS = [False, True]
+
+
 @functools.cache
+def of_dtype(dtype):
+    kinds = {"activation": "relu"}, {"training": False}, {"scope": "position"}
+    return compiled(*(problem(IMAGES, dtype, pixels, **kind) for kind in kinds for pixels in LAYOUTS))
+
+
 def usual(dtype, pixels):
-    return compiled(
-        problem(IMAGES, dtype, pixels, activation="relu"),
-        problem(IMAGES, dtype, pixels, training=False),
-        problem(IMAGES, dtype, pixels, scope="position"),
-    )
+    return [launch for launch in of_dtype(dtype) if launch["pixels"] == pixels]
 
 
-EVERY_DTYPE = pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
-BOTH_LAYOUTS = pytest.mark.parametrize("pixels", [False, True], ids=["contiguous", "channels_last"])
+def every_dtype(*names):
+    """Each on one of the processes that the tests run on, so that what it compiles to is found once."""
+    return pytest.mark.parametrize("dtype", [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in names])
 
 
-@EVERY_DTYPE
+BOTH_LAYOUTS = pytest.mark.parametrize("pixels", LAYOUTS, ids=["contiguous", "channels_last"])
+
+
+@every_dtype("float32", "float64", "bfloat16", "float16")
 @BOTH_LAYOUTS
 def test_every_kernel_compiles_to_wide_accesses_and_no_atomics(dtype, pixels):
     launches = usual(dtype, pixels)
@@ -61,7 +69,7 @@ def test_every_kernel_compiles_to_wide_accesses_and_no_atomics(dtype, pixels):
             assert launch["store"] == 16, launch
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@every_dtype("float32", "bfloat16", "float16")
 @BOTH_LAYOUTS
 def test_three_programs_of_the_row_passes_share_a_multiprocessor(dtype, pixels):
     by_row = [launch for launch in usual(dtype, pixels) if launch["settings"].get("scope") != "position"]
