@@ -13,6 +13,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 INPUTS := pyproject.toml constraints.txt setup.py src/icsbound/_version.py $(wildcard src/native/*)
 # One thread a process, and threads that sleep while they wait: tests run side by side.
 QUIET := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+# One process a core; one that has finished its tests takes some of another's.
+SIDE_BY_SIDE := -n $(JOBS) --dist worksteal
 
 .PHONY: demo test test-page test-triton test-full lint bench-layer bench-layer-gpu bench-emd bench-train bench-monitor calibrate docs wheel clean
 
@@ -20,7 +22,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/icsbound compare --out runs/demo --force
 
 test: $(VENV)/test.stamp
-	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m "not full and not page"
+	$(QUIET) $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not full and not page"
 	$(MAKE) lint
 
 lint: $(VENV)/test.stamp
@@ -31,7 +33,7 @@ lint: $(VENV)/test.stamp
 # The page in a real browser: needs Chromium (Debian and Ubuntu: apt install chromium). What it saw lies in
 # runs/screenshots afterwards, to be looked at and kept.
 test-page: $(VENV)/test.stamp
-	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m page tests/page
+	$(QUIET) $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m page tests/page
 
 # The kernels for CUDA: on a GPU where there is one, else in Triton's interpreter, and compiled for an H100 either way.
 # Apart from `make test` because Triton is 690 MB and is built for Linux alone. FULL=1: every setting, for many minutes.
@@ -42,7 +44,7 @@ test-triton: $(VENV)/triton.stamp
 
 # Longer evidence, and what needs a library of its own.
 test-full: $(VENV)/full.stamp
-	$(QUIET) $(BIN)/python -m pytest -n $(JOBS) -m "not page"
+	$(QUIET) $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not page"
 
 # The documentation as a site in build/site, a warning being an error. The gallery's pages are the examples, run for it.
 docs: $(VENV)/docs.stamp

@@ -5,6 +5,7 @@ Every test takes seconds in the interpreter, so that the tiles are made small in
 
 import itertools
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from icsbound.norm.settings import Settings
 if "TRITON_INTERPRET" not in os.environ:
     pytest.skip("takes a minute: `make test-triton`", allow_module_level=True)
 DEVICE = "cpu" if os.environ["TRITON_INTERPRET"] == "1" else "cuda"
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
 
 EVERY_FORM = pytest.mark.parametrize("form", INTERPOLATIONS)
 EVERY_SCOPE = pytest.mark.parametrize("scope", SCOPES)
@@ -39,6 +40,21 @@ ODD_SHAPES = {
     "as small as can be": (2, 1),
     "many small rows": (9, 37, 2, 2),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _language_replaced_once():
+    """The interpreter replaces the functions of the language again whenever a kernel calls another: half its time."""
+    if DEVICE == "cuda":
+        yield
+        return
+    interpreter, language = triton.runtime.interpreter, triton.language
+    seen = SimpleNamespace(__globals__={"tl": language, "core": language.core})  # by kernels, and by what they call
+    scope = interpreter._patch_lang(seen)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpreter, "_patch_lang", lambda kernel: interpreter._LangPatchScope())
+        yield
+    scope.restore()
 
 
 @pytest.fixture
