@@ -11,8 +11,8 @@ JOBS ?= auto
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INPUTS := pyproject.toml constraints.txt setup.py src/icsbound/_version.py $(wildcard src/native/*)
-# One thread a process, and threads that sleep while they wait: tests run side by side.
-QUIET := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+# One thread a process, threads that sleep while they wait, and no processes to compile in: tests run side by side.
+QUIET := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE TORCHINDUCTOR_COMPILE_THREADS=1
 # One process a core; one that has finished its tests takes some of another's.
 SIDE_BY_SIDE := -n $(JOBS) --dist worksteal
 

@@ -170,6 +170,7 @@ def test_every_example_has_its_test() -> None:
     assert {f"test_{name}" for name in EXAMPLES} <= set(globals())
 
 
+@pytest.mark.full  # the gallery runs every example as one
 def test_an_example_is_a_program() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", str(FOLDER / "transformer.py")], capture_output=True, text=True, check=True
