@@ -39,8 +39,8 @@ test-page: $(VENV)/test.stamp
 # Apart from `make test` because Triton is 690 MB and is built for Linux alone. FULL=1: every setting, for many minutes.
 test-triton: $(VENV)/triton.stamp
 	$(QUIET) TRITON_INTERPRET=$$($(BIN)/python -c 'import torch; print(int(not torch.cuda.is_available()))') \
-		$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(if $(FULL),,-m "not full") \
-		tests/norm/kernels/test_triton.py tests/norm/kernels/test_ptx.py
+		$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(if $(FULL),,-m "not full") \
+		tests/norm/kernels/test_ptx.py tests/norm/kernels/test_triton.py
 
 # Longer evidence, and what needs a library of its own.
 test-full: $(VENV)/full.stamp
@@ -105,13 +105,13 @@ $(VENV)/test.stamp: $(VENV)/package.stamp
 	$(PIP) 'icsbound[test]'
 	touch $@
 
-# What only the longer tests and the gallery need.
 $(VENV)/full.stamp: $(VENV)/test.stamp
 	$(PIP) 'icsbound[examples,ray]'
 	touch $@
 
-$(VENV)/docs.stamp: $(VENV)/full.stamp
-	$(PIP) 'icsbound[docs]'
+# With what the gallery's examples need.
+$(VENV)/docs.stamp: $(VENV)/test.stamp
+	$(PIP) 'icsbound[examples,docs]'
 	touch $@
 
 $(VENV)/triton.stamp: $(VENV)/test.stamp

@@ -1,6 +1,5 @@
 """What the Triton kernels become on an H100, without one: every launch compiled, and ptxas asked about it."""
 
-import functools
 import json
 import os
 import subprocess
@@ -35,30 +34,25 @@ def compiled(*problems):
 
 
 LAYOUTS = [False, True]
+BOTH_LAYOUTS = pytest.mark.parametrize("pixels", LAYOUTS, ids=["contiguous", "channels_last"])
 
 
-@functools.cache
-def of_dtype(dtype):
+@pytest.fixture(scope="module")
+def usual(request):
+    """Every launch of the usual passes in one dtype."""
     kinds = {"activation": "relu"}, {"training": False}, {"scope": "position"}
-    return compiled(*(problem(IMAGES, dtype, pixels, **kind) for kind in kinds for pixels in LAYOUTS))
-
-
-def usual(dtype, pixels):
-    return [launch for launch in of_dtype(dtype) if launch["pixels"] == pixels]
+    return compiled(*(problem(IMAGES, request.param, pixels, **kind) for kind in kinds for pixels in LAYOUTS))
 
 
 def every_dtype(*names):
-    """Each on one of the processes that the tests run on, so that what it compiles to is found once."""
-    return pytest.mark.parametrize("dtype", [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in names])
-
-
-BOTH_LAYOUTS = pytest.mark.parametrize("pixels", LAYOUTS, ids=["contiguous", "channels_last"])
+    """With such a scope the tests of one dtype follow each other: what they look at is compiled once."""
+    return pytest.mark.parametrize("usual", names, indirect=True, scope="module")
 
 
 @every_dtype("float32", "float64", "bfloat16", "float16")
 @BOTH_LAYOUTS
-def test_every_kernel_compiles_to_wide_accesses_and_no_atomics(dtype, pixels):
-    launches = usual(dtype, pixels)
+def test_every_kernel_compiles_to_wide_accesses_and_no_atomics(usual, pixels):
+    launches = [launch for launch in usual if launch["pixels"] == pixels]
     assert {launch["kernel"] for launch in launches} == COEFFICIENTS | BY_ROW | BY_PIXEL
     for launch in launches:
         assert launch["atomics"] == 0, launch
@@ -71,8 +65,9 @@ def test_every_kernel_compiles_to_wide_accesses_and_no_atomics(dtype, pixels):
 
 @every_dtype("float32", "bfloat16", "float16")
 @BOTH_LAYOUTS
-def test_three_programs_of_the_row_passes_share_a_multiprocessor(dtype, pixels):
-    by_row = [launch for launch in usual(dtype, pixels) if launch["settings"].get("scope") != "position"]
+def test_three_programs_of_the_row_passes_share_a_multiprocessor(usual, pixels):
+    launches = [launch for launch in usual if launch["pixels"] == pixels]
+    by_row = [launch for launch in launches if launch["settings"].get("scope") != "position"]
     passes = [launch for launch in by_row if launch["kernel"] in BY_ROW]
     assert passes
     for launch in passes:
