@@ -28,6 +28,7 @@ from typing import Any
 import torch
 
 from icsbound.training import devices, progress, recipes, tracking
+from icsbound.training.compare import CompareConfig
 from icsbound.training.config import MonitorConfig, TrainConfig
 from icsbound.training.journal import Journal
 from icsbound.training.loop import _SAVE_AFTER, _Loop
@@ -35,6 +36,7 @@ from icsbound.training.session import Session
 from icsbound.training.snapshots import Snapshots
 
 clock = time.perf_counter
+COMPARED = CompareConfig().base
 
 
 class Stopwatch:
@@ -128,14 +130,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="digits")
     parser.add_argument("--data-dir")
-    parser.add_argument("--model", default="resnet8:width=8")
+    parser.add_argument("--model", default=COMPARED.model)
     parser.add_argument("--arms", nargs="+", default=["bn", "unitized", "unitized-1", "published"])
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="no")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--channels-first", action="store_true")
+    parser.add_argument(
+        "--channels-last", action=argparse.BooleanOptionalAction, help="default: with another network than compare's"
+    )
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=8, help="of each arm in a round")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -157,7 +161,7 @@ def main() -> None:
         device=args.device,
         precision=args.precision,
         compile=args.compile,
-        channels_last=not args.channels_first,
+        channels_last=args.model != COMPARED.model if args.channels_last is None else args.channels_last,
         monitor=MonitorConfig(),
     ).resolved()
     torch.set_num_threads(args.threads)

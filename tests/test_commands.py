@@ -8,7 +8,7 @@ import pytest
 from icsbound import cli, flags
 from icsbound.training import results
 
-TINY = ["--model", "resnet8:width=1", "--epochs", "1", "--threads", "1", "--quiet"]
+TINY = ["--model", "resnet8:width=1", "--no-channels-last", "--epochs", "1", "--threads", "1", "--quiet"]
 
 
 def run(*words: str | Path | int) -> int:

@@ -140,7 +140,18 @@ def test_outputs_in_files_give_the_same_numbers(
 
 
 def test_a_training_is_measured_by_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["--model", "resnet8:width=2", "--epochs", 2, "--batch-size", 1000, "--threads", 1, "--quiet"]
+    small = [
+        "--model",
+        "resnet8:width=2",
+        "--no-channels-last",
+        "--epochs",
+        2,
+        "--batch-size",
+        1000,
+        "--threads",
+        1,
+        "--quiet",
+    ]
     assert run("train", "--arm", "bn", *small, "--no-monitor", "--snapshots", 1, "--out", tmp_path / "run") == 0
     capsys.readouterr()
     assert run("measure", tmp_path / "run", *QUICK, "--out", tmp_path / "m") == 0

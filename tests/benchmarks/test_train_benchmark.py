@@ -12,7 +12,8 @@ def test_arms_are_timed_side_by_side(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "train.json"
-    words = f"train.py --model resnet8:width=2 --arms bn unitized --rounds 2 --steps 1 --device cpu --json {out}"
+    words = "train.py --model resnet8:width=2 --no-channels-last --device cpu"
+    words += f" --arms bn unitized --rounds 2 --steps 1 --json {out}"
     monkeypatch.setattr(sys, "argv", words.split())
     train.main()
     found = json.loads(out.read_text())["arms"]

@@ -83,8 +83,30 @@ def workers(launcher: int) -> list[int]:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the processes by /proc")
 @pytest.mark.parametrize("whom", ["the launcher", "one process"])
 def test_a_group_that_is_told_to_end_saves_and_goes_on(tmp_path: Path, whom: str) -> None:
-    words = ("--arm", "unitized", "--model", "resnet8:width=2", "--epochs", "2", "--batch-size", "64", "--threads", "1")
-    common = (*words, "--device", "cpu", "--probe", "16", "--captures", "2", "--checkpoint-every", "20")
+    words = (
+        "--arm",
+        "unitized",
+        "--model",
+        "resnet8:width=2",
+        "--no-channels-last",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "64",
+    )
+    common = (
+        *words,
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+        "--probe",
+        "16",
+        "--captures",
+        "2",
+        "--checkpoint-every",
+        "20",
+    )
     whole = subprocess.run(launched(*common, "--out", str(tmp_path / "whole")), check=False)
     assert whole.returncode == 0
     out = tmp_path / "stopped"

@@ -323,6 +323,10 @@ def test_divergence_names_step_and_layer_and_keeps_the_last_good_state(tmp_path:
         ),
         ({"monitor": MonitorConfig(probe=41)}, "^probe must be at most the 40 images of the test part, got 41$"),
         ({"model": "resnet9"}, "^model must be one of resnet8"),
+        (
+            {"channels_last": True},
+            r"^channels_last must be False \(--no-channels-last\) where a strided 1x1 convolution",
+        ),
         ({"data": "cifar10", "data_dir": "nowhere"}, "^data_dir must be the folder"),
         ({"device": "mps"}, "^device must be one that torch can use here, cpu"),
     ],
@@ -333,7 +337,8 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path, changes
     recipe = recipes.recipe(epochs=2, **{"batch_size": 16, **changes.pop("recipe", {})})
     with pytest.raises(InputError, match=message):
         loop.train(
-            TrainConfig(**{"model": "resnet8:width=2", "arm": "bn", "recipe": recipe, **changes}), tmp_path / "run"
+            TrainConfig(**{"model": "resnet8:width=2", "channels_last": False, "recipe": recipe, **changes}),
+            tmp_path / "run",
         )
     assert list(tmp_path.iterdir()) == []
 
@@ -384,7 +389,10 @@ def test_threads_are_the_callers_again(tmp_path: Path) -> None:
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.parametrize("settings", [{"precision": "bf16"}, {"dtype": "float64"}, {"channels_last": False}])
+CHANNELS_LAST = {"channels_last": True, "model": "resnet8:width=16"}
+
+
+@pytest.mark.parametrize("settings", [{"precision": "bf16"}, {"dtype": "float64"}, CHANNELS_LAST])
 def test_other_arithmetic_trains_too(tmp_path: Path, settings: dict[str, Any]) -> None:
     loop.train(
         config(monitor=None, recipe={"epochs": 1, "clip_norm": 1.0, "label_smoothing": 0.1}, **settings), tmp_path

@@ -109,8 +109,8 @@ def test_a_sweep_scales_each_arms_own_rate(file: Path) -> None:
 
 def test_train_takes_the_section_of_its_arm(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few_digits(monkeypatch)
-    words = f"train --arm unitized --model resnet8:width=2 --epochs 1 --lr 0.05 --no-monitor --out {tmp_path / 'run'}"
-    args = cli.parser().parse_args([*words.split(), "--arms-file", str(file)])
+    words = "train --arm unitized --model resnet8:width=2 --no-channels-last --epochs 1 --lr 0.05 --no-monitor"
+    args = cli.parser().parse_args([*words.split(), "--out", str(tmp_path / "run"), "--arms-file", str(file)])
     made = flags.trained_alone(args)
     assert (made.arm, made.recipe.lr, made.recipe.epochs) == (SAID, 0.2, 1)
     # all that any section sets, as in a comparison of the file's arms

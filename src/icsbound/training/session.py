@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from icsbound import records
-from icsbound._check import fail
+from icsbound._check import InputError, fail
 from icsbound.measure.monitor import ICSMonitor
 from icsbound.training import arms, batches, data, devices, models, recipes, seeds
 from icsbound.training.config import TrainConfig
@@ -59,6 +59,8 @@ class Session:
             )
         model = network(config, splits.train, synchronized=self.accelerator.num_processes > 1).to(self.dtype)
         if config.channels_last:
+            if config.device == "cpu":
+                refuse_overrun(model)
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.SGD(
             recipes.parameter_groups(model, recipe), lr=0.0, momentum=recipe.momentum, nesterov=recipe.nesterov
@@ -195,6 +197,28 @@ def try_out(runs: Iterable[TrainConfig]) -> None:
             Session(run).begin()
 
 
+def refuse_overrun(model: nn.Module) -> None:
+    """Raise InputError where oneDNN would write past its memory when `model` is trained in channels_last on a CPU.
+
+    It does in the backward pass of strided 1x1 convolutions (https://github.com/uxlfoundation/oneDNN/issues/6035): of
+    fewer than 16 input channels with AVX-512, of fewer than 8 with AVX2. From which size of picture on depends on the
+    processor's cache and on the threads too, and so is not asked: a run is refused on every processor or on none.
+    """
+    for name, layer in model.named_modules():
+        if (
+            isinstance(layer, nn.Conv2d)
+            and layer.kernel_size == (1, 1) != layer.stride
+            and layer.padding in ((0, 0), "valid")
+            and layer.groups == 1
+            and layer.in_channels < 16
+        ):
+            raise InputError(
+                f"channels_last must be False (--no-channels-last) where a strided 1x1 convolution has fewer than 16 "
+                f"input channels, got True and layer {name!r}, which has {layer.in_channels}: on a CPU, oneDNN writes "
+                "past its memory there"
+            )
+
+
 def augmentation(recipe: recipes.Recipe, train: data.Dataset) -> batches.Augment:
     """What `recipe` does at random to the images of the training part."""
     return batches.Augment(
@@ -213,7 +237,9 @@ def normalization(config: TrainConfig, train: data.Dataset, standardize: bool = 
         fail(
             "mean and std", f"be of {channels} channels, as the images of {train.name} have", (config.mean, config.std)
         )
-    mean, std = (255.0 * torch.tensor(values, dtype=torch.float64) for values in (config.mean, config.std))
+    mean, std = (
+        255.0 * torch.tensor(values, dtype=torch.float64) for values in (config.mean, config.std)
+    )
     return data.Normalize(mean, std, each=each, divide_by=config.divide_by)
 
 
