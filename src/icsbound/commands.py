@@ -282,7 +282,7 @@ def _show(lines: list[results.Line], out: Path, as_json: bool) -> None:
     """
     if as_json:
         for line in lines:
-            print(json.dumps(dataclasses.asdict(line)))
+            print(json.dumps(line.to_dict()))
     else:
         try:
             from icsbound.report.results.contrasts import summary

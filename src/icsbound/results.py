@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icsbound._check import InputError, fail, is_text, one_of, real
+from icsbound._check import InputError, fail, is_text, one_of, positive_int, real
 
 PHASES = ("explore", "confirm")
 
@@ -27,7 +27,8 @@ class Line:
     `setting` names the experiment; `phase` is "explore" while anything is still chosen by it and "confirm" after.
     `shift` is "none" or the corruption of the input, with `severity` 1...5 (0 for none); `perturbation` what was done
     to the weights and `remedy` what was done against either after training, "none" if nothing. `eval_batch` is how
-    many images normalize each other, 0 for stored statistics. `accuracy` is a fraction.
+    many images normalize each other, 0 for stored statistics. `accuracy` is a fraction, over so many `images` (None in
+    tables of before it was written).
     """
 
     setting: str
@@ -45,6 +46,7 @@ class Line:
     perturbation: str = "none"
     remedy: str = "none"
     accuracy: float
+    images: int | None = None
     seconds: float
     device: str
     versions: dict[str, str]
@@ -54,16 +56,22 @@ class Line:
         one_of("phase", self.phase, PHASES)
         one_of("split", self.split, ("test", "validation"))
         real("accuracy", self.accuracy, 0.0, 1.0)
+        if self.images is not None:
+            positive_int("images", self.images)
 
     @property
     def key(self) -> str:
-        """What the accuracy was measured of, without the accuracy and what depends on the machine: the same for the
-        same measurement.
+        """What the accuracy was measured of, without the accuracy, its images and what depends on the machine: the same
+        for the same measurement.
         """
         values = dataclasses.asdict(self)
-        for name in ("accuracy", "seconds", "device", "versions"):
+        for name in ("accuracy", "images", "seconds", "device", "versions"):
             del values[name]
         return json.dumps(values, sort_keys=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """This line as plain values of JSON, without `images` where they are not known."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
 def choices(config: dict[str, Any]) -> dict[str, Any]:
@@ -82,7 +90,7 @@ def append(path: Path, line: Line, *, once: bool = False) -> None:
     With `once` nothing is written where the file holds the line's measurement already. Raises InputError where the file
     cannot be written.
     """
-    content = (json.dumps(dataclasses.asdict(line), allow_nan=False, ensure_ascii=False) + "\n").encode()
+    content = (json.dumps(line.to_dict(), allow_nan=False, ensure_ascii=False) + "\n").encode()
     try:
         with open(path, "ab+", buffering=0) as file, _locked(file):
             if once and any(known.key == line.key for known in read(path)):
@@ -140,7 +148,14 @@ def read(path: Path) -> list[Line]:
     return found
 
 
-_TYPES: dict[str, Any] = {"str": str, "int": int, "float": (int, float), "dict[str, str]": dict, "dict[str, Any]": dict}
+_TYPES: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "int | None": (int, type(None)),
+    "float": (int, float),
+    "dict[str, str]": dict,
+    "dict[str, Any]": dict,
+}
 
 
 def _checked(values: Any) -> dict[str, Any]:
@@ -157,8 +172,8 @@ def _checked(values: Any) -> dict[str, Any]:
             fail(field.name, f"be {kind}", value)
     if not all(isinstance(version, str) for version in values.get("versions", {}).values()):
         fail("versions", "be texts", values["versions"])
-    for name in ("seed", "batch_size", "epochs", "severity", "eval_batch"):
-        if not -(2**63) <= values.get(name, 0) < 2**63:
+    for name in ("seed", "batch_size", "epochs", "severity", "eval_batch", "images"):
+        if not -(2**63) <= (values.get(name) or 0) < 2**63:
             fail(name, "lie within 64 bits", values[name])
     real("seconds", values.get("seconds", 0.0))
     return values

@@ -45,6 +45,7 @@ def test_clean_accuracy_is_that_of_the_run(runs: list[Path], tmp_path: Path) -> 
         done = loop.finished(run)
         assert done is not None
         assert line.accuracy == done.accuracy
+        assert line.images == 40 == loop.evaluated(run)
     assert [(one.arm, one.seed, one.shift, one.severity) for one in lines] == [
         ("bn", 0, "none", 0), ("bn", 1, "none", 0), ("unitized", 0, "none", 0),
     ]  # fmt: skip

@@ -1,5 +1,7 @@
 import dataclasses
+import json
 import multiprocessing
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,29 @@ def test_lines_come_back_as_they_were_written(tmp_path: Path) -> None:
         results.append(path, one)
     assert results.read(path) == lines
     assert lines[0].key != lines[1].key
-    assert lines[0].key == line(accuracy=0.7, seconds=9.0, versions={}).key
+    assert lines[0].key == line(accuracy=0.7, images=10, seconds=9.0, versions={}).key
     assert "data_dir" not in lines[0].config
+
+
+def test_how_many_images_an_accuracy_is_over_may_be_known_or_not(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    lines = [line(images=10_000), line(seed=1)]
+    for one in lines:
+        results.append(path, one)
+    assert results.read(path) == lines
+    known, unknown = map(json.loads, path.read_text().splitlines())
+    assert known["images"] == 10_000
+    assert "images" not in unknown  # as in tables of before it was written
+    results.append(path, dataclasses.replace(lines[1], images=5), once=True)
+    assert results.read(path) == lines  # the same measurement
+    for wrong, says in (
+        (0, "an integer of at least 1, got 0"),
+        ("9", "int | None, got '9'"),
+        (True, "int | None, got T"),
+    ):
+        path.write_text(json.dumps({**known, "images": wrong}) + "\n")
+        with pytest.raises(InputError, match=re.escape(f"line 1 is no line of results: images must be {says}")):
+            results.read(path)
 
 
 def test_a_line_cut_short_is_closed_off(tmp_path: Path) -> None:

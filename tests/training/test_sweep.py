@@ -42,7 +42,7 @@ def test_writes_a_line_a_run_and_goes_on_where_it_stopped(tmp_path: Path) -> Non
     assert len(lines) == len(results.read(table)) == 8
     assert len({one.key for one in results.read(table)}) == 8
     assert lines[0].accuracy == first[0].accuracy
-    assert lines[0].split == "validation"
+    assert (lines[0].split, {one.images for one in lines}) == ("validation", {40})
     sweep(TWO, tmp_path, jobs=1)
     assert len(results.read(table)) == 8
     assert {(dict(c.group)["batch_size"], c.seeds) for c in contrasts(lines)} == {(4, (0, 1)), (32, (0, 1))}

@@ -207,8 +207,10 @@ def evaluate(
                 if line.key in known:
                     line = known[line.key]
                 else:
-                    _, accuracy = _scored(network, shifted.part(shift, severity), normalize, conditions)
-                    line = dataclasses.replace(line, accuracy=accuracy, seconds=time.perf_counter() - started)
+                    part = shifted.part(shift, severity)
+                    _, accuracy = _scored(network, part, normalize, conditions)
+                    seconds = time.perf_counter() - started
+                    line = dataclasses.replace(line, accuracy=accuracy, images=len(part), seconds=seconds)
                     results.append(table, line)
                     known[line.key] = line
                 lines.append(line)

@@ -9,6 +9,7 @@ written.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import signal
 import time
@@ -132,6 +133,14 @@ def finished(out: str | Path) -> records.ResultRecord | None:
         return None
     result = records.read(path)[-1]
     return result if isinstance(result, records.ResultRecord) else None
+
+
+def evaluated(out: str | Path) -> int:
+    """How many images the accuracy of the run in folder `out` is over, as the first of its records says."""
+    with open(Path(out) / "records.jsonl", encoding="utf-8") as file:
+        first = records.from_dict(json.loads(file.readline()))
+    assert isinstance(first, records.RunRecord)
+    return first.evaluation_size
 
 
 def _leave(why: int, text: str) -> NoReturn:

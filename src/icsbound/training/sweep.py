@@ -138,6 +138,7 @@ def sweep(
             config.setting,
             config.phase,
             accuracy=result.accuracy,
+            images=loop.evaluated(task.out),
             seconds=result.seconds,
             versions=devices.versions(),
         )

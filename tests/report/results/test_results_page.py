@@ -79,6 +79,19 @@ def test_the_page_says_what_the_lines_hold(built: Path) -> None:
     }
 
 
+def test_the_images_of_a_split_are_told_where_all_lines_agree(tmp_path: Path) -> None:
+    one = line(images=1000)
+    for others, said in (
+        ([line(seed=1, images=1000)], "test split of 1,000 images"),
+        ([line(seed=1, images=999)], "test split"),
+        ([line(seed=1)], "test split"),
+        ([line(seed=1, setting="other")], "test split of 1,000 images"),
+    ):
+        (tmp_path / "results.jsonl").unlink(missing_ok=True)
+        found = load(written(tmp_path / "results.jsonl", [one, *others]))
+        assert found.split(found.groups[0]) == said
+
+
 def test_each_finding_has_interval_adjustment_check_and_seeds(file: Path) -> None:
     found = load(file)
     group = next(g for g in found.groups if g["setting"] == "robust")

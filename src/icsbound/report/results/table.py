@@ -50,10 +50,14 @@ class Table:
         return [c for c in self.headline if c.group == group.where]
 
     def split(self, group: Group) -> str:
-        """What accuracies in `group` were taken on, and on how many images where a run's records say it."""
-        study = self.studies.get(group.where)
-        images = {run.info.evaluation_size for run in study.runs if run.info} if study else set[int]()
-        return f"{group['split']} split" + (f" of {images.pop():,} images" if len(images) == 1 else "")
+        """What accuracies in `group` were taken on, and on how many images where all its lines, or for those that do
+        not tell the records of its runs, have one number.
+        """
+        images = {self.lines[row].images for row in self.of(self.accuracy, group).index}
+        if None in images and (study := self.studies.get(group.where)):
+            images = images - {None} | {run.info.evaluation_size if run.info else None for run in study.runs}
+        one = images.pop() if len(images) == 1 else None
+        return f"{group['split']} split" + (f" of {one:,} images" if one else "")
 
     def arms_in(self, frame: pd.DataFrame) -> list[str]:
         """The arms that `frame` has rows of, in the order of the page."""
