@@ -122,6 +122,49 @@ def together(rank: int, folder: Path) -> None:
     part()
 
 
+def failing(rank: int, folder: Path) -> None:
+    """What the first rank's sinks and alert raise is raised on all ranks, and all can go on."""
+    model, _ = meet(rank, folder)
+    wrong: list[BaseException] = []
+
+    def fail(_: records.Record) -> None:
+        if wrong:
+            raise wrong.pop()
+
+    options = {"views": "pooled", "every": 1, "gather": True}
+    # The others have no use for a sink and an alert, which are never called there.
+    told = {"sink": fail} if rank == 0 else {}
+    monitor = ICSMonitor(model, networks.images(12)[PARTS[rank]], **options, **told)
+    monitor.step(0)
+    state = monitor.state_dict()
+    wrong.append(OSError("the disk is full"))
+    message = ["^the disk is full$", "^the measurement failed on rank 0: OSError: the disk is full$"][rank]
+    with pytest.raises((OSError, RuntimeError), match=message):
+        monitor.step(1)
+    assert monitor.state_dict().keys() == state.keys()
+    assert monitor.last_step == 0  # the step was not measured
+    wrong.clear()
+    found = monitor.step(1)
+    assert any(isinstance(record, records.DistanceRecord) for record in found) == (rank == 0)
+
+    told = {"alert": fail} if rank == 0 else {}
+    alarmed = ICSMonitor(model, networks.images(24)[rank::2], verdicts=True, **options, **told)
+    alarmed.step(0)
+    with torch.no_grad():
+        model[9].bias += 10
+    wrong.append(SystemExit(7))
+    message = ["^7$", "^the alert failed on rank 0: SystemExit: 7$"][rank]
+    with pytest.raises((SystemExit, RuntimeError), match=message):
+        alarmed.step(1)
+    assert alarmed.last_step == 1  # measured, and ready for the next
+    alarmed.step(2)
+    part()
+
+
+def test_what_fails_on_the_first_rank_is_raised_on_all(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(failing, (tmp_path,), nprocs=RANKS)
+
+
 def test_all_ranks_measure_together(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(together, (tmp_path,), nprocs=RANKS)
 

@@ -7,7 +7,7 @@ import inspect
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from torch import Tensor, nn
 
@@ -29,6 +29,7 @@ from icsbound.measure.schedules import Budget, Pace, Schedule, schedule
 from icsbound.records import CostRecord, Record, VerdictRecord
 
 Sink: TypeAlias = Callable[[Record], object]
+T = TypeVar("T")
 
 
 class ICSMonitor:
@@ -63,8 +64,8 @@ class ICSMonitor:
         with the sinks and the monitor is ready for the next: it may raise, to stop a training that can be saved and
         resumed.
     gather: every rank of a data-parallel training makes a monitor, with its own part of the probe, and calls `step`:
-        the first gathers the clouds and measures, the others get no records. Without it a rank that has a monitor
-        measures alone.
+        the first gathers the clouds and measures, the others wait for it and get no records. What fails on one, a sink
+        or an alert too, is raised on all. Without it a rank that has a monitor measures alone.
     settings: the other keyword arguments of `capture` (side, batch_size, dtype, memory ...). Between two steps the
         monitor holds the clouds of one capture (of k for ``against=k``), and during a step those of one more; `memory`
         bounds each capture, of a rank's own part where ranks gather.
@@ -191,19 +192,31 @@ class ICSMonitor:
             return snapshot(self._model, self._probe, self._layers, self._views, self._settings)
 
         taken = gathered(capture) if self._gather else capture()
-        records = []
-        for record in self._measured(step, exact, taken, start):
-            records.append(record)
-            for sink in self._sinks:
-                sink(record)
+
+        def written() -> list[Record]:
+            records = []
+            for record in self._measured(step, exact, taken, start):
+                records.append(record)
+                for sink in self._sinks:
+                    sink(record)
+            return records
+
+        records = self._together("the measurement", written)
         if self._against != "first" or not self._past:
             self._past.append((step, taken.clouds))
         self._last_step = step
-        if self._alert is not None:
+
+        def told() -> None:
             for record in records:
-                if isinstance(record, VerdictRecord) and record.verdict == "moved":
+                if self._alert is not None and isinstance(record, VerdictRecord) and record.verdict == "moved":
                     self._alert(record)
+
+        self._together("the alert", told)
         return records
+
+    def _together(self, what: str, work: Callable[[], T]) -> T:
+        """What `work` gives; where ranks gather, one that the first fails at is raised on all of them."""
+        return agreed(what, work, lambda _: None)[0] if self._gather else work()
 
     def state_dict(self) -> dict[str, Tensor]:
         """What a resumed training needs to go on with the same references: plain tensors by name."""

@@ -29,10 +29,10 @@ def agreed(what: str, work: Callable[[], T], said: Callable[[T], R]) -> tuple[T,
     ever.
     """
     done: list[T] = []
-    error: Exception | None = None
+    error: BaseException | None = None
     try:
         done.append(work())
-    except Exception as raised:
+    except (Exception, SystemExit) as raised:  # by the latter an alert may end a training
         error = raised
     report = None if error is None else f"{type(error).__name__}: {error}"
     reports: list[tuple[str | None, list[R]]] = [(None, [])] * int(dist.get_world_size())
