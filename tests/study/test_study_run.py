@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import small
+import torch
 
 from icsbound import records
 from icsbound._check import InputError
@@ -41,6 +42,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def without_clocks(folder: Path) -> list[records.Record]:
     return [records.without_clock(record) for record in records.read(folder / "records.jsonl")]
+
+
+def test_points_do_not_depend_on_the_device_that_torch_has_as_its_default(tmp_path: Path) -> None:
+    config = StudyConfig(studies=("dimension",), seeds=(0,))
+    run(config, tmp_path / "plain")
+    with torch.device("meta"):  # where what is drawn would have no values
+        run(config, tmp_path / "meta")
+    assert without_clocks(tmp_path / "meta") == without_clocks(tmp_path / "plain")
 
 
 @pytest.mark.usefixtures("quick")

@@ -18,7 +18,7 @@ def few_digits(monkeypatch: Any, train: int = 96, held_out: int = 40) -> None:
     whole = data.load
 
     def few(part: data.Dataset, n: int) -> data.Dataset:
-        return part.take(torch.linspace(0, len(part) - 1, min(n, len(part))).long())
+        return part.take(torch.linspace(0, len(part) - 1, min(n, len(part)), device="cpu").long())
 
     def load(name: str, seed: int = 0, **options: Any) -> data.Splits:
         splits = whole(name, seed, **options)

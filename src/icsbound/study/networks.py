@@ -51,7 +51,7 @@ class Trained:
     def probe(self, n: int = PROBE) -> data.Dataset:
         """n held-out images, the same for every run of one seed."""
         part = self.splits().part(self.config.split)
-        order = torch.randperm(len(part), generator=seeds.generator(self.config.seed, "probe"))
+        order = seeds.permutation(len(part), self.config.seed, "probe")
         return part.take(order[:n])
 
     def inputs(self, n: int = PROBE) -> Tensor:

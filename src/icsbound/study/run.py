@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from icsbound import records
 from icsbound._check import InputError, fail, one_of, positive_int
 from icsbound.records import SeedRecord, StudyRecord
@@ -146,12 +148,13 @@ def _one(
     for number, seed in enumerate(seeds, 1):
         if seed not in done:
             started = time.perf_counter()
-            for point in study.points(seed, setting):
-                writer.write(point)
-                if signals.caught == signal.SIGTERM:
-                    raise SystemExit(128 + signal.SIGTERM)
-                if signals.caught is not None:
-                    raise KeyboardInterrupt
+            with torch.device("cpu"):  # where all is drawn, whatever torch's default
+                for point in study.points(seed, setting):
+                    writer.write(point)
+                    if signals.caught == signal.SIGTERM:
+                        raise SystemExit(128 + signal.SIGTERM)
+                    if signals.caught is not None:
+                        raise KeyboardInterrupt
             seconds = time.perf_counter() - started
             writer.write(SeedRecord(run=f"{study.name}-seed{seed}", study=study.name, seed=seed, seconds=seconds))
         setting.progress(Event(study.name, number, len(seeds)))

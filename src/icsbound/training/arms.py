@@ -115,10 +115,12 @@ class Arm:
     def start(self, model: nn.Module, seed: int) -> nn.Module:
         """`model`, of these layers, with alpha drawn by `seed`, channel by channel, where the arm says from what."""
         if drawn := self.settings.get("alpha_drawn"):
-            values, generator = torch.tensor(drawn), seeds.generator(seed, "alpha")
+            values, generator = torch.tensor(drawn, device="cpu"), seeds.generator(seed, "alpha")
             for layer in model.modules():
                 if isinstance(layer, UnitizedBatchNorm):
-                    layer.alpha.data.copy_(values[torch.randint(len(values), layer.alpha.shape, generator=generator)])
+                    shape = layer.alpha.shape
+                    index = torch.randint(len(values), shape, generator=generator, device="cpu")
+                    layer.alpha.data.copy_(values[index])
         return model
 
     def make_synchronized(self, channels: int) -> nn.Module:

@@ -34,8 +34,8 @@ class Augment:
         """For n images: the offset (n, 2) of each crop in its padded image, 0...2·shift, and whether it is mirrored
         (n,).
         """
-        offsets = torch.randint(0, 2 * self.shift + 1, (n, 2), generator=generator)
-        mirrored = torch.rand(n, generator=generator) < (0.5 if self.flip else 0.0)
+        offsets = torch.randint(0, 2 * self.shift + 1, (n, 2), generator=generator, device="cpu")
+        mirrored = torch.rand(n, generator=generator, device="cpu") < (0.5 if self.flip else 0.0)
         return offsets, mirrored
 
     def apply(self, images: Tensor, offsets: Tensor, mirrored: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class Batches:
             place = {"start": start, "rank": self.rank, "world": self.world}
             yield from data.images.decoded(self.seed, epoch, self.batch_size, **place, crop=crop)
             return
-        order = torch.randperm(len(data), generator=seeds.generator(self.seed, "order", epoch))
+        order = seeds.permutation(len(data), self.seed, "order", epoch)
         if isinstance(data.images, Pictures):
             yield from data.images.decoded((order[self._share(whole)] for whole in wholes), crop)
             return

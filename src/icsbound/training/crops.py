@@ -19,18 +19,19 @@ _TRIES = 10
 
 def boxes(n: int, height: int, width: int, scale: float, ratio: float, generator: torch.Generator) -> Tensor:
     """n crops of pictures of height × width pixels, (n, 4) int64: top, left, height, width."""
-    share, shape = torch.rand(2, n, _TRIES, generator=generator, dtype=torch.float64)
+    share, shape = torch.rand(2, n, _TRIES, generator=generator, dtype=torch.float64, device="cpu")
     area = height * width * (scale + (1.0 - scale) * share)
     aspect = torch.exp((2.0 * shape - 1.0) * math.log(ratio))
     sizes = torch.stack([torch.sqrt(area / aspect), torch.sqrt(area * aspect)], -1).round().long()  # (n, tries, 2)
-    fits = ((sizes > 0) & (sizes <= torch.tensor([height, width]))).all(-1)
+    picture = torch.tensor([height, width], device="cpu")
+    fits = ((sizes > 0) & (sizes <= picture)).all(-1)
     first = fits.int().argmax(1)  # the first of the largest, which are those that fit
-    size = sizes[torch.arange(n), first]
-    whole = torch.tensor([min(height, round(width * ratio)), min(width, round(height * ratio))])
+    size = sizes[torch.arange(n, device="cpu"), first]
+    whole = torch.tensor([min(height, round(width * ratio)), min(width, round(height * ratio))], device="cpu")
     found = fits.any(1)
     size = torch.where(found[:, None], size, whole.clamp_min(1))
-    room = torch.tensor([height, width]) - size
-    place = torch.rand(n, 2, generator=generator, dtype=torch.float64)
+    room = picture - size
+    place = torch.rand(n, 2, generator=generator, dtype=torch.float64, device="cpu")
     corner = torch.where(found[:, None], (place * (room + 1)).long(), room // 2)
     return torch.cat([corner, size], 1)
 

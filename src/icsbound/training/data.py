@@ -47,7 +47,7 @@ class Dataset:
     def portions(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and labels, `batch_size` at a time, in order."""
         if isinstance(self.images, Pictures):
-            yield from self.images.decoded(torch.split(torch.arange(len(self)), batch_size))
+            yield from self.images.decoded(torch.split(torch.arange(len(self), device="cpu"), batch_size))
             return
         for start in range(0, len(self), batch_size):
             part = slice(start, start + batch_size)
@@ -130,7 +130,7 @@ def load(
     if how.stream:
         return _streamed(name, seed, folder, hold_out, how)
     train, test = _both(name, seed, folder, how)
-    validation = train.take(torch.arange(0))
+    validation = train.take(torch.arange(0, device="cpu"))
     if hold_out:
         train, validation = _stratified(train, hold_out, seeds.generator(seed, name, "validation"))
     return Splits(train, validation, test)
@@ -156,7 +156,7 @@ def _when_asked(name: str, source: Source, classes: int, size: int, how: Reading
     """The pictures of `source`, decoded whenever they are asked for."""
     images = Pictures(
         source=source,
-        index=torch.arange(len(source.labels)),
+        index=torch.arange(len(source.labels), device="cpu"),
         size=size,
         keep=how.keep,
         bad=Bad(how.skip_bad),
@@ -248,7 +248,7 @@ def _streamed(name: str, seed: int, folder: str | None, hold_out: float, how: Re
         held_out=held_out,
     )
     return Splits(
-        train=Dataset(name, images, torch.empty(0, dtype=torch.int64), classes),
+        train=Dataset(name, images, torch.empty(0, dtype=torch.int64, device="cpu"), classes),
         validation=_when_asked(name, validation, classes, size, how),
         test=_when_asked(name, test, classes, size, how),
     )
@@ -256,10 +256,10 @@ def _streamed(name: str, seed: int, folder: str | None, hold_out: float, how: Re
 
 def _stratified(dataset: Dataset, share: float, generator: torch.Generator) -> tuple[Dataset, Dataset]:
     """`dataset` in two parts, the second holding `share` of each class (rounded); both in the order of `dataset`."""
-    second = torch.zeros(len(dataset), dtype=torch.bool)
+    second = torch.zeros(len(dataset), dtype=torch.bool, device="cpu")
     for label in range(dataset.classes):
         members = (dataset.labels == label).nonzero().flatten()
-        order = torch.randperm(len(members), generator=generator)
+        order = torch.randperm(len(members), generator=generator, device="cpu")
         second[members[order[: round(share * len(members))]]] = True
     return dataset.take((~second).nonzero().flatten()), dataset.take(second.nonzero().flatten())
 
@@ -311,15 +311,16 @@ class Normalize:
         were trained with.
         """
         if dataset.name == "imagenet":
-            mean, std = 255.0 * torch.tensor(IMAGENET, dtype=torch.float64)
+            mean, std = 255.0 * torch.tensor(IMAGENET, dtype=torch.float64, device="cpu")
             return cls(mean, std)
         images = dataset.images
         if isinstance(images, Pictures):
-            images = images[torch.linspace(0, len(dataset) - 1, min(_SAMPLE, len(dataset))).long()]
+            spread = torch.linspace(0, len(dataset) - 1, min(_SAMPLE, len(dataset)), device="cpu")
+            images = images[spread.long()]
         elif isinstance(images, Stream):
             images = images[:_SAMPLE]
         # From the histogram of each channel: exact in float64, and no floating-point copy of the images.
-        values = torch.arange(256, dtype=torch.float64)
+        values = torch.arange(256, dtype=torch.float64, device=images.device)
         counts = torch.stack([torch.bincount(c.flatten(), minlength=256) for c in images.transpose(0, 1)])
         share = counts.double() / counts.sum(1, keepdim=True)
         mean = share @ values

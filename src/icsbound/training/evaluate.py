@@ -252,7 +252,7 @@ def _scored(
     if not conditions.eval_batch:
         with mixed_statistics(model, conditions.mix) if conditions.mix else contextlib.nullcontext():
             return score(model, part, normalize, dtype)
-    order = torch.randperm(len(part), generator=seeds.generator(conditions.seed, "test order"))
+    order = seeds.permutation(len(part), conditions.seed, "test order")
     if conditions.by_label:
         order = order[part.labels[order].argsort(stable=True)]
     with batch_statistics(model):

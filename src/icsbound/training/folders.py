@@ -37,7 +37,7 @@ class Files:
         if len(self.classes) < 2 or not labels:
             right = "hold images in folders of at least two classes"
             fail(str(split), right, f"{len(self.classes)} classes, {len(labels)} images")
-        self.labels: Tensor = torch.tensor(labels)
+        self.labels: Tensor = torch.tensor(labels, device="cpu")
         # One array of bytes: a million strings would be copied into every worker.
         self._names = np.array(names_of, dtype=bytes)
 

@@ -52,7 +52,7 @@ def build(text: str, *, classes: int, channels: int, size: int, seed: int = 0) -
     parts = split(text)
     assert parts is not None
     library, name, settings = parts
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seeds.number(seed, "weights"))
         if library == "timm":
             model = _timm(text, name, {"num_classes": classes, "in_chans": channels, **settings})

@@ -282,7 +282,7 @@ def _labels(values: list[Any], classes: int | None, where: Callable[[int], str])
     for row, value in enumerate(values):
         if wrong := wrong_label(value, classes):
             raise InputError(f"{where(row)}: {wrong}")
-    return torch.tensor(values, dtype=torch.int64)
+    return torch.tensor(values, dtype=torch.int64, device="cpu")
 
 
 def wrong_label(value: Any, classes: int | None) -> str:

@@ -148,7 +148,7 @@ def build(name: str, *, classes: int, channels: int, norm: Norm, seed: int = 0, 
         if key not in ("width", "dropout_before_norm"):
             fail(f"a setting of model {base!r}", "be width or dropout_before_norm", key)
     model: nn.Module
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         if base in SMALL:
             width = positive_int("width", settings.get("width", 16))
             blocks, bottleneck = SMALL[base]

@@ -124,7 +124,7 @@ def once(
 
     count = len(source.labels)
     images = np.empty((count, size, size, 3), dtype=np.uint8)
-    good, bad = torch.ones(count, dtype=torch.bool), []
+    good, bad = torch.ones(count, dtype=torch.bool, device="cpu"), []
     # Decoding leaves Python's lock, so that threads share the work; results keep the order of the pictures.
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for index, found in enumerate(threads.map(decoded, range(count))):
@@ -188,7 +188,7 @@ class Decoder:
         decoded += decoded[:1] * waiting
         pixels = np.stack([p for p, _ in decoded]) if decoded else np.empty((0, self.size, self.size, 3), np.uint8)
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
-        return images, torch.tensor([label for _, label in decoded], dtype=torch.int64), bad
+        return images, torch.tensor([label for _, label in decoded], dtype=torch.int64, device="cpu"), bad
 
     def _one(self, one: Encoded) -> tuple[Pixels, int]:
         content: Path | bytes | None
@@ -240,9 +240,12 @@ def decode(
         num_workers=workers,
         pin_memory=device.type == "cuda",
         worker_init_fn=_leave_signals,
-        generator=torch.Generator(),  # the loader draws a seed for its workers, and must not draw it from the run's
+        # The loader draws a seed for its workers, and must not draw it from the run's.
+        generator=torch.Generator("cpu"),
     )
-    for images, labels, messages in loader:
+    with torch.device("cpu"):  # where that seed is drawn, whatever torch's default
+        decoded = iter(loader)
+    for images, labels, messages in decoded:
         bad.note(messages)
         if messages and not len(images):
             raise InputError(f"every batch must hold an image that can be decoded: {messages[0]}")

@@ -73,7 +73,7 @@ def _pictures(folder: Path, name: str, severity: int, test: Dataset) -> tuple[Pa
     files = Files(folder / name, (str(severity),))
     images = pictures.Pictures(
         source=files,
-        index=torch.arange(len(files.labels)),
+        index=torch.arange(len(files.labels), device="cpu"),
         size=test.images.shape[-1],
         keep=1.0,
         bad=pictures.Bad(0),

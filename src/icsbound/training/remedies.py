@@ -70,7 +70,7 @@ def recalibrate(
     momenta = [layer.momentum for layer in chosen]
     was_training = model.training
     model.eval()
-    order = torch.randperm(len(dataset), generator=seeds.generator(seed, "recalibrate"))[:count]
+    order = seeds.permutation(len(dataset), seed, "recalibrate")[:count]
     for layer in chosen:
         layer.reset_running_stats()
         layer.momentum = None  # a plain mean over batches

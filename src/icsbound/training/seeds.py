@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 
 import torch
+from torch import Tensor
 
 
 def number(seed: int, *purpose: str | int) -> int:
@@ -19,5 +20,12 @@ def number(seed: int, *purpose: str | int) -> int:
 
 
 def generator(seed: int, *purpose: str | int) -> torch.Generator:
-    """A CPU generator for one purpose of one seed."""
-    return torch.Generator().manual_seed(number(seed, *purpose))
+    """A CPU generator for one purpose of one seed: what draws from it says that it is on the CPU, since torch may have
+    another device as its default.
+    """
+    return torch.Generator("cpu").manual_seed(number(seed, *purpose))
+
+
+def permutation(n: int, seed: int, *purpose: str | int) -> Tensor:
+    """0 ... n - 1 in random order, for one purpose of one seed: (n,) int64 on the CPU."""
+    return torch.randperm(n, generator=generator(seed, *purpose), device="cpu")

@@ -73,7 +73,8 @@ class Session:
         self.average: AveragedModel | None = None
         if recipe.ema:
             rule = get_ema_multi_avg_fn(recipe.ema)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            self.average = AveragedModel(self.plain, multi_avg_fn=rule, use_buffers=True)
+            with torch.device("cpu"):  # where it counts, whatever torch's default
+                self.average = AveragedModel(self.plain, multi_avg_fn=rule, use_buffers=True)
         self.monitor = self._monitor() if self.main and config.monitor is not None else None
 
     def _moved(self, dataset: data.Dataset) -> data.Dataset:
@@ -91,7 +92,7 @@ class Session:
         assert config is not None
         if config.probe > len(self.held_out):
             fail("probe", f"be at most the {len(self.held_out)} images of the {self.config.split} part", config.probe)
-        order = torch.randperm(len(self.held_out), generator=seeds.generator(self.config.seed, "probe"))
+        order = seeds.permutation(len(self.held_out), self.config.seed, "probe")
         index = order[: config.probe].to(self.held_out.images.device)
         return ICSMonitor(
             self.plain,
@@ -238,7 +239,7 @@ def normalization(config: TrainConfig, train: data.Dataset, standardize: bool = 
             "mean and std", f"be of {channels} channels, as the images of {train.name} have", (config.mean, config.std)
         )
     mean, std = (
-        255.0 * torch.tensor(values, dtype=torch.float64) for values in (config.mean, config.std)
+        255.0 * torch.tensor(values, dtype=torch.float64, device="cpu") for values in (config.mean, config.std)
     )
     return data.Normalize(mean, std, each=each, divide_by=config.divide_by)
 

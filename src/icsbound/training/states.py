@@ -252,14 +252,14 @@ class States:
         if n > len(part):
             fail("probe", f"be at most the {len(part)} held-out images of {part.name}", n)
         assert config.seed is not None
-        order = torch.randperm(len(part), generator=seeds.generator(config.seed, "probe"))
+        order = seeds.permutation(len(part), config.seed, "probe")
         images = _corrupted(text, part.images[order[:n]], config.seed)
         normalize = self._normalize()
         if images.shape[1] != len(normalize.mean):
             fail("data_b", f"have images of {len(normalize.mean)} channels, as the network was made for", text)
         statistics = None
         if config.law == "frozen":
-            order = torch.randperm(len(splits.train), generator=seeds.generator(config.seed, "statistics"))
+            order = seeds.permutation(len(splits.train), config.seed, "statistics")
             batch = _corrupted(text, splits.train.images[order[: config.batch_size]], config.seed)
             statistics = normalize(batch)
         return normalize(images), statistics

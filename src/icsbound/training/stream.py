@@ -182,7 +182,7 @@ class Gathered:
     def __init__(self, rows: Iterator[Encoded]) -> None:
         kept = list(rows)
         self._contents = [(one.content or b"", one.where) for one in kept]
-        self.labels = torch.tensor([one.label for one in kept], dtype=torch.int64)
+        self.labels = torch.tensor([one.label for one in kept], dtype=torch.int64, device="cpu")
 
     def picture(self, index: int) -> tuple[bytes, str]:
         """The content of a picture, and its row."""
