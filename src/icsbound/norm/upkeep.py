@@ -101,8 +101,8 @@ def mixed_statistics(model: nn.Module, weight: float) -> Iterator[None]:
         (x,) = inputs
         if layer.training:
             raise InputError(
-                f"model must be in evaluation mode while statistics are mixed, got a {type(layer).__name__} in training "
-                "mode, which normalizes by its batch"
+                f"model must be in evaluation mode while statistics are mixed, got a {type(layer).__name__} in "
+                "training mode, which normalizes by its batch"
             )
         if x.ndim < 3:
             raise InputError(
