@@ -19,7 +19,7 @@ from icsbound import _check
 
 logger = logging.getLogger("icsbound")
 
-ABI = 5  # of the C interface that this package calls, as src/native/abi.cpp has it
+ABI = 6  # of the C interface that this package calls, as src/native/abi.cpp has it
 SIMD_LEVELS = ("baseline", "avx2", "avx512")
 
 

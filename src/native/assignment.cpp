@@ -5,8 +5,8 @@
 // of tight entries is optimal. Here v only ever decreases.
 //
 // The steps (stages of class Assignment), each on what the one before left open:
-//   start    rows keep the hinted column (their own) where it is tight, else take their best one if nobody has it; where
-//            most of the columns so taken are hinted ones, all rows keep theirs, and potentials are made to fit;
+//   start    rows keep their own column where it is tight, else take the hinted one if nobody has it; where most keep their
+//            own, all do, and potentials are lowered until that is optimal or shows not to be;
 //   reduce   Jonker and Volgenant's row reduction: a row takes its best column, which is lowered to its second best;
 //   auction  Bertsekas' bids with a margin eps that shrinks, where many rows are still unmatched; a price war of a few
 //            rows is ended by paths;
@@ -35,15 +35,16 @@ namespace {
 
 class Assignment : AugmentingPaths {
  public:
-  // `minima` are the least reduced entries of the rows for the potentials `start`, at the columns `at`; `gap` is an upper
-  // bound of (cost of an optimal matching - dual value) / n; `points` (or null) number the rows by their points.
+  // No entry of a row is below its `minima` for the potentials `start`; its column `at` is hinted as the least. `gap` is an
+  // upper bound of (cost of an optimal matching - dual value) / n, and `slack` what of it may stay open; `points` (or null)
+  // number the rows by their points.
   Assignment(int64_t size, const double* cost, const double* start, const double* minima, const int64_t* at, double gap,
-             const int64_t* points)
+             double slack, const int64_t* points)
       : AugmentingPaths(size, cost, start, minima, points), margin(gap) {
     double largest = 0;  // of the first row and column; by the triangle inequality no entry exceeds three times it
     for (int64_t i = 0; i < n; ++i) largest = std::max({largest, at_(0, i), at_(i, 0)});
     smallest_margin = std::ldexp(largest, -36);
-    take_hints(at);
+    take_hints(at, slack);
     begin_reduction(Stage::Decide);
   }
 
@@ -68,9 +69,8 @@ class Assignment : AugmentingPaths {
  private:
   enum class Stage { Reduce, Decide, Auction, Finish, Done };
 
-  static constexpr double HINTED = 0.65;     // share of hinted columns among those taken, from where all hints are
-  static constexpr double LACKING = 0.05;    // ... if more rows than this share have no column; paths soon find the others
-  static constexpr double NEARLY = 0.1;      // ... if no other matching is cheaper by more than this share
+  static constexpr double HINTED = 0.6;      // share of rows that keep their own column, from where all are to
+  static constexpr int64_t SETTLE = 4;       // times n: looks at rows until the others fit, or not
   static constexpr int PASSES = 2;           // of row reduction
   static constexpr int64_t REDUCTIONS = 2;   // times n in each pass
   static constexpr double CROWDED = 0.15;    // share of unmatched rows above which the auction is worth its start
@@ -80,10 +80,14 @@ class Assignment : AugmentingPaths {
   static constexpr double FINE = 1.0 / 64;   // of the first margin, from where a round may be the last
   static constexpr double SETTLED = 0.3;     // share of loose rows below which it is
 
-  void take_hints(const int64_t* at) {
+  void take_hints(const int64_t* at, double slack) {
     for (int64_t i = 0; i < n; ++i)
-      if (at_(i, i) - v[i] <= level[i]) match(i, static_cast<int32_t>(i));
-    const int64_t hinted = n - std::count(column.begin(), column.end(), -1);
+      if (at_(i, i) - v[i] <= level[i] + slack) match(i, static_cast<int32_t>(i));
+    if (static_cast<double>(std::count(column.begin(), column.end(), -1)) <= (1 - HINTED) * static_cast<double>(n)) {
+      for (int64_t i = 0; i < n; ++i) match(i, static_cast<int32_t>(i));
+      if (!prove(slack, SETTLE * n)) loosen(0.0);
+      return;
+    }
     for (int64_t i = n - 1; i >= 0; --i)
       if (column[i] < 0) {
         if (owner[at[i]] < 0)
@@ -91,17 +95,6 @@ class Assignment : AugmentingPaths {
         else
           open.push_back(static_cast<int32_t>(i));
       }
-    const int64_t taken = n - static_cast<int64_t>(open.size());
-    double hints = 0;
-    for (int64_t i = 0; i < n; ++i) hints += at_(i, i);
-    if (static_cast<double>(n - taken) > LACKING * static_cast<double>(n) &&
-        static_cast<double>(hinted) >= HINTED * static_cast<double>(taken) &&
-        margin * static_cast<double>(n) <= NEARLY * hints) {
-      for (int64_t i = 0; i < n; ++i) match(i, static_cast<int32_t>(i));
-      open.clear();
-      settle();
-      loosen(0.0);
-    }
   }
 
   void begin_reduction(Stage then) {
@@ -210,57 +203,24 @@ class Assignment : AugmentingPaths {
   int64_t bids = 0;  // in this round of the auction
 };
 
-// Make the diagonal tight from potentials v that no entry is below (v_j <= c_ij): a row whose own entry is undercut lowers
-// the columns that do so, whose rows are then looked at in turn. Rows that are not reached are not read. Ends where the
-// identity is optimal, within `slack` a row, or when `budget` rows have been read; how many rows are left then.
-int64_t settle_identity(int64_t n, const double* c, double* v, double slack, int64_t budget) {
-  std::vector<int32_t> queue, found(n);
-  std::vector<int8_t> waits(n, 0);
-  const auto add = [&](int64_t i) {
-    if (!waits[i]) waits[i] = 1, queue.push_back(static_cast<int32_t>(i));
-  };
-  for (int64_t i = 0; i < n; ++i)
-    if (c[i * n + i] - v[i] > slack) add(i);
-  int64_t done = 0;
-  for (; done < static_cast<int64_t>(queue.size()) && done < budget; ++done) {
-    const int64_t i = queue[done];
-    const double* const row = c + i * n;
-    const double own = row[i] - v[i];
-    waits[i] = 0;
-    const int64_t count = undercutting(n, row, v, own - slack, found.data());
-    for (int64_t k = 0; k < count; ++k) {
-      const int32_t j = found[k];
-      v[j] = std::min(v[j], row[j] - own);
-      add(j);
-    }
-  }
-  return static_cast<int64_t>(queue.size()) - done;
-}
-
 }  // namespace
 
-// u_i = min_j (c_ij - v_j) and the first such j, for the n rows of m columns; with q also q_j = min_i c_ij.
-EXPORT void icsbound_row_minima(int64_t n, int64_t m, const double* c, const double* v, double* u, int64_t* at, double* q) {
+// u_i = min_j (c_ij - v_j) and the first such j, for n rows of m columns, those that `rows` lists or (null) the first; with
+// q also q_j = min_i c_ij.
+EXPORT void icsbound_row_minima(int64_t n, int64_t m, const double* c, const int64_t* rows, const double* v, double* u,
+                                int64_t* at, double* q) {
   if (q) std::fill(q, q + m, INF);
   int64_t i = 0;
-  for (; i + 4 <= n; i += 4) (q ? four_rows_and_columns : four_rows)(m, c + i * m, v, u + i, at + i, q);
-  for (; i < n; ++i) (q ? one_row_and_columns : one_row)(m, c + i * m, v, u + i, at + i, q);
-}
-
-// See settle_identity; -1: out of memory.
-EXPORT int64_t icsbound_settle(int64_t n, const double* c, double* v, double slack, int64_t budget) {
-  try {
-    return settle_identity(n, c, v, slack, budget);
-  } catch (const std::bad_alloc&) {
-    return -1;
-  }
+  if (!rows)  // together
+    for (; i + 4 <= n; i += 4) (q ? four_rows_and_columns : four_rows)(m, c + i * m, v, u + i, at + i, q);
+  for (; i < n; ++i) (q ? one_row_and_columns : one_row)(m, c + (rows ? rows[i] : i) * m, v, u + i, at + i, q);
 }
 
 // A solver (see class Assignment); null where there is no memory. The matrix must stay while it lives.
 EXPORT void* icsbound_assignment_new(int64_t n, const double* c, const double* v, const double* minima, const int64_t* at,
-                                     double gap, const int64_t* points) {
+                                     double gap, double slack, const int64_t* points) {
   try {
-    return new Assignment(n, c, v, minima, at, gap, points);
+    return new Assignment(n, c, v, minima, at, gap, slack, points);
   } catch (const std::bad_alloc&) {
     return nullptr;
   }

@@ -33,12 +33,13 @@ class CachedRows {
       : n(size), v(start, start + size), level(levels, levels + size), reduced(size), least(size / BLOCK + 1), c(cost),
         width(std::min(size, CACHE)), value(size * width), cached(size * width), count(size, 0) {}
 
+  const double* row(int64_t i) const { return c + i * n; }
   double at_(int64_t i, int64_t j) const { return c[i * n + j]; }
 
   // Bring the whole row into `reduced` and `least`.
   void read(int64_t i) {
     work -= 1 + n / 64;
-    reduced_row(n, c + i * n, v.data(), reduced.data(), least.data());
+    reduced_row(n, row(i), v.data(), reduced.data(), least.data());
   }
 
   // Fill the cache of row i from `reduced` and `least`.

@@ -38,7 +38,7 @@ def solve_from_every_start(g: np.random.Generator, c: torch.Tensor, label: str) 
     right, largest = optimum(c.numpy()), float(c.max())
     paired = float(c.diagonal().mean())
     for start in starts(g, c):
-        found = assignment._lazily(_native.library(), c, start, paired)
+        found = assignment._lazily(_native.library(), c, start, paired, 1e-13 * paired)
         assert found is not None, label
         assert found.value == pytest.approx(right, rel=1e-12, abs=1e-15 * largest), label
         assert found.certificate.lower == pytest.approx(right, rel=1e-12, abs=1e-14 * largest), label
@@ -124,9 +124,8 @@ def slices(c: torch.Tensor, start: Certificate, gap: float) -> int:
     library, taken = _native.library(), 0
     given = [ctypes.c_void_p(t.data_ptr()) for t in (c, start.v, start.u, start.at)]
     library.icsbound_assignment_new.restype = ctypes.c_void_p
-    solver = ctypes.c_void_p(
-        library.icsbound_assignment_new(ctypes.c_int64(len(c)), *given, ctypes.c_double(gap), None)
-    )
+    left = (ctypes.c_double(gap), ctypes.c_double(1e-13 * float(c.diagonal().mean())))
+    solver = ctypes.c_void_p(library.icsbound_assignment_new(ctypes.c_int64(len(c)), *given, *left, None))
     while library.icsbound_assignment_run(solver, ctypes.c_int64(1000)) == 0 and taken < 2000:
         taken += 1
     library.icsbound_assignment_delete(solver)
@@ -183,12 +182,6 @@ def test_potentials_that_fell_are_proved_by_few_rows() -> None:
     assert torch.equal(risen.u, (c - risen.v).amin(1))
 
 
-def settled(c: torch.Tensor, enough: float | None = None) -> Certificate | None:
-    """Settled rows of `c` for a gap up to 1e-12 of the identity's cost."""
-    paired = float(c.diagonal().mean())
-    return certificate._settled(c, c.amin(0), paired * (1 - 1e-12) if enough is None else enough)
-
-
 def nearly_settled(
     g: np.random.Generator, n: int, exponent: int, decimals: int, swapped: bool, repeated: int
 ) -> torch.Tensor:
@@ -220,43 +213,52 @@ def test_settled_rows_prove_the_identity_and_solve_equals_scipy(
     found = assignment.solve(c, torch.zeros(n).double(), rounding)
     assert found.value == pytest.approx(right, rel=1e-12, abs=rounding)
     assert found.certificate.lower == pytest.approx(right, rel=1e-11, abs=2 * rounding)
-    proof = settled(c)
-    if proof is None:
-        return
-    assert torch.equal(proof.u, (c - proof.v).amin(1))  # feasible, and no row was taken on trust
-    assert proof.at is not None
-    assert torch.equal(proof.u, c.gather(1, proof.at[:, None])[:, 0] - proof.v[proof.at])
-    assert float(c.diagonal().mean()) == pytest.approx(right, rel=1e-11, abs=2 * rounding)
-    assert proof.lower == pytest.approx(right, rel=1e-11, abs=2 * rounding)
+    lower = found.certificate
+    assert bool((lower.u <= (c - lower.v).amin(1)).all())  # feasible, and no row was taken on trust
 
 
 @native
-def test_settling_reads_few_rows_and_gives_up_in_a_circle() -> None:
-    """Points in pairs, of which one of each pair moves towards the other: its column's minimum is not its own."""
+def test_rows_are_settled_where_few_column_minima_lie_off_the_diagonal() -> None:
+    """Points in pairs, of which one moves towards the other: its column's minimum is not its own. In four further pairs
+    it comes from there, and its row's minimum is not its own.
+    """
     near, far = torch.arange(20).double()[:, None] * 100, torch.arange(20).double()[:, None] * 100 + 1
-    a, b = torch.cat([near, far]), torch.cat([near, far - 0.75])
-    c = torch.from_numpy(distances(a, b))
-    assert float((c.diagonal() <= c.amin(0)).double().mean()) == 0.5
-    assert settled(c) is None  # half of the columns are missed: that is not tried; of the next matrix, a fifth
-    c = torch.from_numpy(distances(a, torch.cat([near, far - 0.75 * (torch.arange(20) < 8)[:, None]])))
-    proof = settled(c)
-    assert proof is not None
-    assert proof.lower == pytest.approx(float(c.diagonal().mean()), rel=1e-12)
-    swap = c.clone()
-    swap[0, 0], swap[0, 1], swap[1, 0], swap[1, 1] = 5.0, 1.0, 1.0, 5.0  # the identity is no longer optimal
-    assert settled(swap) is None
+
+    def start(moved: int, swapped: bool = False) -> tuple[torch.Tensor, Certificate]:
+        number = torch.arange(20)[:, None]
+        a = torch.cat([near, far - 0.75 * ((number >= 12) & (number < 16) & (number >= moved))])
+        b = torch.cat([near, far - 0.75 * (number < moved)])
+        c = torch.from_numpy(distances(a, b))
+        if swapped:
+            c[0, 0], c[0, 1], c[1, 0], c[1, 1] = 5.0, 1.0, 1.0, 5.0
+        return c, identity_certificate(c, torch.zeros(40).double(), float(c.diagonal().mean()), hand_over=True)
+
+    c, handed = start(8)
+    assert torch.equal(handed.v, c.amin(0))
+    assert handed.lower == pytest.approx(float(c.amin(0).mean()))
+    assert handed.spread == 1
+    assert slices(c, handed, 1.0) == 0  # done before a path is searched
+    found = assign(c, handed, float(c.diagonal().mean()), 0.0)
+    assert torch.equal(found.matching, torch.arange(40))
+    assert found.certificate.lower == pytest.approx(found.value, rel=1e-12)
+    c, handed = start(8, swapped=True)  # a cycle of two rows costs less
+    found = assign(c, handed, float(c.diagonal().mean()), 0.0)
+    assert not torch.equal(found.matching, torch.arange(40))
+    assert found.value == pytest.approx(optimum(c.numpy()), rel=1e-12)
+    c, handed = start(20)  # half of the columns: another start is looked for
+    assert not torch.equal(handed.u, torch.zeros(40).double())
 
 
 @native
-def test_settling_stops_at_its_budget() -> None:
-    c = torch.tensor([[5.0, 1.0], [1.0, 5.0]], dtype=torch.float64)
-    v = c.amin(0).contiguous()
-    library = _native.library()
-    library.icsbound_settle.restype = ctypes.c_int64
-    given_ = [ctypes.c_void_p(t.data_ptr()) for t in (c, v)]
-    left = library.icsbound_settle(ctypes.c_int64(2), *given_, ctypes.c_double(0.0), ctypes.c_int64(10))
-    assert left > 0
-    assert bool((v < c.amin(0)).any())
+def test_rows_of_which_a_lower_bound_is_known_are_read_again() -> None:
+    g = torch.Generator().manual_seed(2)
+    c = torch.rand(90, 90, generator=g, dtype=torch.float64) + 1 - torch.eye(90).double()
+    c[:5, 5:10] = 0.0
+    columns = c.amin(0)
+    known = Certificate(float(columns.mean()), torch.zeros(90).double(), columns, torch.arange(90))
+    found, right = certificate.lowered(c, known, columns), certify(c, columns)
+    assert torch.equal(found.u, right.u)
+    assert torch.equal(c.gather(1, found.at[:, None]), c.gather(1, right.at[:, None]))
 
 
 def hard(n: int = 80) -> torch.Tensor:

@@ -40,8 +40,9 @@ def fuzz(cases: int, seed: int) -> int:
         assert result.certified, label
         assert result.matching is not None
         assert sorted(result.matching.tolist()) == list(range(len(a))), label
-        slack = torch.from_numpy(c) - result.u[:, None] - result.v
-        assert float(slack.min()) >= -1e-13 * float(c.max()), label
+        # What the certificate promises: an entry of the matrix may be off by 1e-10 of itself (see `cost.NEAR`).
+        slack = torch.from_numpy((1 + 1e-9) * c) - result.u[:, None] - result.v
+        assert float(slack.min()) >= -1e-15 * result.scale, label
         used += "stay in place" in result.estimator
     return used
 
@@ -160,7 +161,9 @@ def test_rows_of_one_point_are_reached_once_and_nothing_changes() -> None:
         points = torch.from_numpy(np.unique(a, axis=0, return_inverse=True)[1].reshape(-1))
         assert len(points.unique()) < n
         start, paired = certify(c, torch.zeros(n).double()), float(c.diagonal().mean())
-        plain, merged = (assignment._lazily(_native.library(), c, start, paired, p) for p in (None, points))
+        plain, merged = (
+            assignment._lazily(_native.library(), c, start, paired, 1e-13 * paired, p) for p in (None, points)
+        )
         assert plain is not None
         assert merged is not None
         assert merged.value == pytest.approx(plain.value, rel=1e-12)

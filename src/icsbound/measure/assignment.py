@@ -107,7 +107,8 @@ def assign(
     """
     if start.at is None or (native := _native.library()) is None:
         return _by_simplex(cost)
-    found = _lazily(native, cost, start, paired, points)
+    slack = (1e-12 * paired + rounding) / 2  # a row; so that rounding does not go round in circles
+    found = _lazily(native, cost, start, paired, slack, points)
     if found is not None and found.gap > 1e-12 * found.value + rounding:
         better = polished(cost, found.matching, found.certificate.v)
         found = Assignment(found.matching, found.value, better, found.solver)
@@ -119,7 +120,12 @@ def assign(
 
 
 def _lazily(
-    native: ctypes.CDLL, cost: Tensor, start: Certificate, paired: float, points: Tensor | None = None
+    native: ctypes.CDLL,
+    cost: Tensor,
+    start: Certificate,
+    paired: float,
+    slack: float,
+    points: Tensor | None = None,
 ) -> Assignment | None:
     """The solver of the native library; None where it gave up."""
     n = len(cost)
@@ -127,8 +133,8 @@ def _lazily(
     given = [None if t is None else t.contiguous() for t in (cost, start.v, start.u, start.at, points)]
     *pointers, rows = (ctypes.c_void_p(None if t is None else t.data_ptr()) for t in given)
     native.icsbound_assignment_new.restype = ctypes.c_void_p
-    gap = ctypes.c_double(paired - start.lower)
-    solver = ctypes.c_void_p(native.icsbound_assignment_new(ctypes.c_int64(n), *pointers, gap, rows))
+    left = (ctypes.c_double(z) for z in (paired - start.lower, slack))
+    solver = ctypes.c_void_p(native.icsbound_assignment_new(ctypes.c_int64(n), *pointers, *left, rows))
     if not solver:
         raise MemoryError("no memory for the assignment solver")
     try:

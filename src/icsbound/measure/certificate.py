@@ -24,8 +24,8 @@ STALLED = 0.05  # a sweep that closes less than this share of the gap will not p
 HURRIED = 0.3  # ... where a solver waits
 CLOSE = 0.01  # a gap below this share of the cost is worth sweeps, and no further start
 ALMOST = 0.005  # column minima that miss less of the cost are the best start; if up to four times as much, sweeps are
-SETTLED = 0.6  # where so many columns have their minimum on the diagonal, the others may be settled row by row
-PATIENCE = 3  # rows read for each of those others, after which that will not end soon
+SETTLED = 0.6  # where so many columns have their minimum on the diagonal, a solver settles the others from there
+APART = 0.7  # ... if so many columns are the best of some row: with fewer, points repeat
 SPREAD = 0.9  # where so many rows have each a best column of their own, a solver is nearly done
 
 
@@ -33,7 +33,8 @@ SPREAD = 0.9  # where so many rows have each a best column of their own, a solve
 class Certificate:
     """A feasible pair of potentials and its dual value ``lower = mean(u) + mean(v)``.
 
-    `at` holds the column of the least c_ij - v_j of every row, where it was asked for.
+    `at` holds the column of the least c_ij - v_j of every row, where it was asked for. Where `u` is lower than that
+    least, it is some column of the row.
     """
 
     lower: float
@@ -47,16 +48,21 @@ class Certificate:
         return 0.0 if self.at is None else float(torch.zeros_like(self.v).index_fill_(0, self.at, 1.0).mean())
 
 
-def _minima(cost: Tensor, v: Tensor, columns: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """min_j (c_ij - v_j) of every row, its column (native only), and, into `columns`, min_i c_ij."""
-    u = cost.new_empty(len(cost))
+def _minima(
+    cost: Tensor, v: Tensor, columns: Tensor | None = None, rows: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """min_j (c_ij - v_j) of every row (or of `rows`), its column (native only), and, into `columns`, min_i c_ij."""
     native = _native.library() if cost.device.type == "cpu" and cost.is_contiguous() else None
     if native is not None:
-        at = torch.empty(len(cost), dtype=torch.int64, device="cpu")
+        n = len(cost if rows is None else rows)
+        u, at = cost.new_empty(n), torch.empty(n, dtype=torch.int64, device="cpu")
         v = v.contiguous()
-        pointers = (ctypes.c_void_p(None if t is None else t.data_ptr()) for t in (cost, v, u, at, columns))
-        native.icsbound_row_minima(ctypes.c_int64(cost.shape[0]), ctypes.c_int64(cost.shape[1]), *pointers)
+        pointers = (ctypes.c_void_p(None if t is None else t.data_ptr()) for t in (cost, rows, v, u, at, columns))
+        native.icsbound_row_minima(ctypes.c_int64(n), ctypes.c_int64(cost.shape[1]), *pointers)
         return u, at
+    if rows is not None:
+        cost = cost[rows]
+    u = cost.new_empty(len(cost))
     for block in row_blocks(len(cost), 8 * cost.shape[1]):
         torch.amin(cost[block] - v, dim=1, out=u[block])
     if columns is not None:
@@ -70,24 +76,23 @@ def certify(cost: Tensor, v: Tensor, columns: Tensor | None = None) -> Certifica
     return Certificate(float(u.mean() + v.mean()), u, v, at)
 
 
-def lowered(cost: Tensor, old: Certificate, v: Tensor, unknown: Tensor | None = None) -> Certificate:
-    """The best pair with this `v`, where that of another v is known, but for the rows that are `unknown` (bool, n).
+def lowered(cost: Tensor, old: Certificate, v: Tensor) -> Certificate:
+    """The best pair with this `v`, where a pair of another v is known.
 
-    Where v fell everywhere, every c_ij - v_j rose; the least of a row is what it was unless its own column fell.
-    Only those rows are read again.
+    Where v fell everywhere, every c_ij - v_j rose; if the least of a row was that of its column `at`, it is what it was
+    unless that column fell. Only the other rows are read again.
     """
     if old.at is None or not bool((v <= old.v).all()):
         return certify(cost, v)
-    fell = v[old.at] < old.v[old.at]
-    rows = torch.nonzero(fell if unknown is None else fell | unknown)[:, 0]
-    if 4 * len(rows) > len(cost):
+    known = cost.gather(1, old.at[:, None])[:, 0] - v[old.at] == old.u
+    rows = torch.nonzero(~known)[:, 0]
+    if 5 * len(rows) > 2 * len(cost):  # rows one by one are read at less than half the speed
         return certify(cost, v)
     u, at = old.u.clone(), old.at.clone()
     if len(rows):
-        again = certify(cost[rows], v)
-        u[rows] = again.u
-        if again.at is not None:
-            at[rows] = again.at
+        u[rows], found = _minima(cost, v, rows=rows)
+        if found is not None:
+            at[rows] = found
     return Certificate(float(u.mean() + v.mean()), u, v, at)
 
 
@@ -100,8 +105,8 @@ def identity_certificate(
     the clouds' potential if they differ by a translation alone). Each sweep then takes u_i = min_j (c_ij - v_j) and
     makes the diagonal tight, v_i = c_ii - u_i. These are Bellman's iterations for shortest paths in the graph of
     exchanges; they end in a pair that proves the identity optimal exactly where it is. With m != n columns the
-    starts are all there is. Where a solver waits (`hand_over`), sweeps are few, and where the column minima are nearly
-    enough, the rows that they miss are settled one by one first.
+    starts are all there is. Where a solver waits (`hand_over`), sweeps are few, and there are none where few column
+    minima lie off the diagonal: it settles the rows that they miss.
     """
     columns = cost.new_empty(cost.shape[1])
     best = certify(cost, torch.zeros_like(columns), columns)
@@ -111,9 +116,11 @@ def identity_certificate(
         return Certificate(float(columns.mean()), torch.zeros_like(best.u), columns)
     square = cost.shape[0] == cost.shape[1]
     if hand_over and square:
-        settled = _settled(cost, columns, enough)
-        if settled is not None and settled.lower >= enough:
-            return settled
+        tight = cost.diagonal() <= columns
+        if best.at is not None and float(tight.double().mean()) >= SETTLED and best.spread >= APART:
+            # The least of a tight row is 0, that of its own column; of the others 0 is a lower bound.
+            own = torch.arange(len(cost), device=cost.device)
+            return Certificate(float(columns.mean()), torch.zeros_like(columns), columns, own)
     swept = square and ALMOST * abs(enough) < enough - float(columns.mean()) <= 4 * ALMOST * abs(enough)
     if swept and not (hand_over and best.spread >= SPREAD):
         best = _swept(cost, best, enough, sweeps, HURRIED if hand_over else STALLED)
@@ -129,30 +136,6 @@ def identity_certificate(
     if swept or enough - best.lower > CLOSE * abs(enough):
         return best
     return _swept(cost, best, enough, sweeps, HURRIED)
-
-
-def _settled(cost: Tensor, columns: Tensor, enough: float) -> Certificate | None:
-    """The column minima, lowered row by row until the diagonal is tight; None where that takes too long.
-
-    Where most columns have their minimum on the diagonal, few rows are read. The others keep their own column, whose
-    reduced entry is 0, and none is below.
-    """
-    native = _native.library() if cost.device.type == "cpu" and cost.is_contiguous() else None
-    diagonal, n = cost.diagonal(), len(cost)
-    loose = diagonal > columns
-    count = int(loose.sum())
-    if native is None or count > (1 - SETTLED) * n:
-        return None
-    v = columns.clone()
-    slack = max(0.0, float(diagonal.mean()) - enough) / 2  # a row; so that rounding does not go round in circles
-    pointers = (ctypes.c_void_p(t.data_ptr()) for t in (cost, v))
-    native.icsbound_settle.restype = ctypes.c_int64
-    budget = ctypes.c_int64(min(n, PATIENCE * count))
-    left = native.icsbound_settle(ctypes.c_int64(n), *pointers, ctypes.c_double(slack), budget)
-    if left < 0:
-        raise MemoryError("no memory for the certificate of the identity")
-    start = Certificate(float(columns.mean()), torch.zeros_like(v), columns, torch.arange(n, device="cpu"))
-    return None if left else lowered(cost, start, v, loose)
 
 
 def _swept(cost: Tensor, best: Certificate, enough: float, sweeps: int, stalled: float) -> Certificate:
