@@ -137,9 +137,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="no")
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument(
-        "--channels-last", action=argparse.BooleanOptionalAction, help="default: with another network than compare's"
-    )
+    parser.add_argument("--channels-last", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=8, help="of each arm in a round")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -161,7 +159,7 @@ def main() -> None:
         device=args.device,
         precision=args.precision,
         compile=args.compile,
-        channels_last=args.model != COMPARED.model if args.channels_last is None else args.channels_last,
+        channels_last=args.channels_last,
         monitor=MonitorConfig(),
     ).resolved()
     torch.set_num_threads(args.threads)

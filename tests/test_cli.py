@@ -14,7 +14,7 @@ import pytest
 from icsbound import cli, records
 
 # The smallest training there is: two narrow networks, one pass in large batches, two captures of a small probe.
-SMALL = ["--model", "resnet8:width=4", "--no-channels-last", "--epochs", "1", "--batch-size", "500"]
+SMALL = ["--model", "resnet8:width=4", "--epochs", "1", "--batch-size", "500"]
 TINY = [*SMALL, "--probe", "16", "--captures", "2"]
 QUICK = [*TINY, "--threads", "1", "--quiet"]
 BARE = [*SMALL, "--threads", "1", "--quiet"]

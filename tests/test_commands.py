@@ -8,7 +8,7 @@ import pytest
 from icsbound import cli, flags
 from icsbound.training import results
 
-TINY = ["--model", "resnet8:width=1", "--no-channels-last", "--epochs", "1", "--threads", "1", "--quiet"]
+TINY = ["--model", "resnet8:width=1", "--epochs", "1", "--threads", "1", "--quiet"]
 
 
 def run(*words: str | Path | int) -> int:
@@ -19,8 +19,9 @@ def run(*words: str | Path | int) -> int:
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("commands") / "swept"
     arms = ("--arms", "bn", "gn", "--seeds", 0, 1, "--batch-sizes", 1000)
+    options = ("--jobs", 1, "--snapshots", 1, "--setting", "tiny")
     for job in ("1/2", "2/2"):
-        assert run("sweep", *arms, *TINY, "--jobs", 1, "--shard", job, "--out", out, "--setting", "tiny") == 0
+        assert run("sweep", *arms, *TINY, *options, "--shard", job, "--out", out) == 0
     return out
 
 
@@ -30,6 +31,7 @@ def test_the_jobs_of_an_array_fill_one_table(swept: Path, capsys: pytest.Capture
         (arm, seed, 1000, "tiny") for arm in ("bn", "gn") for seed in (0, 1)
     }
     assert table[0].config["recipe"]["lr"] == pytest.approx(0.1 * 1000 / 32)
+    assert len(list(swept.glob("*/snapshots/step-*.safetensors"))) == 4  # one epoch of four runs
     assert run("sweep", "--resume", swept, "--jobs", 1, "--quiet") == 0
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("bn: ")
@@ -92,6 +94,10 @@ def test_evaluate_takes_runs_or_folders_of_runs(
     ("words", "message"),
     [
         (["sweep", "--arms", "bn"], "icsbound sweep: --arms and --seeds must be given, got ['bn']"),
+        (
+            ["sweep", "--arms", "bn", "--seeds", "0", "--snapshots", "0"],
+            "icsbound sweep: snapshots must be a number of epochs, such as 1, or of steps, such as '50steps', got '0'",
+        ),
         (
             ["sweep", "--arms", "bn", "--seeds", "0", "--shard", "3"],
             "icsbound sweep: --shard must read I/N, such as 2/8, got '3'",

@@ -143,7 +143,6 @@ def test_a_training_is_measured_by_its_folder(tmp_path: Path, capsys: pytest.Cap
     small = [
         "--model",
         "resnet8:width=2",
-        "--no-channels-last",
         "--epochs",
         2,
         "--batch-size",

@@ -59,9 +59,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--arm", metavar="ARM", help=flags.ARM_HELP)
     train.add_argument("--seed", type=int, help="fixes split, initial weights, order and augmentation")
     train.add_argument("--no-monitor", action="store_true", default=None, help="do not measure the layers")
-    train.add_argument(
-        "--snapshots", metavar="EPOCHS|STEPS", help="keep the network every so many epochs (1), or steps (50steps)"
-    )
+    flags.add_snapshots(train)
     train.add_argument(
         "--checkpoint-every", type=int, metavar="STEPS", help="default: after epochs, 15 s apart or more"
     )

@@ -31,6 +31,7 @@ def add(commands: Any) -> None:
     sweep.add_argument("--batch-sizes", nargs="+", type=int, metavar="IMAGES", help="default: the recipe's")
     sweep.add_argument("--constant-lr", action="store_true", default=None, help="do not scale --lr with the batch size")
     sweep.add_argument("--monitor", action="store_true", default=None, help="measure the layers as well")
+    flags.add_snapshots(sweep)
     _table_flags(sweep)
     sweep.add_argument("--jobs", type=int, help="runs at a time (default: one per core)")
     sweep.add_argument(
@@ -131,9 +132,11 @@ def _measure_flags(command: argparse.ArgumentParser) -> None:
 def _sweep(args: argparse.Namespace) -> int:
     from icsbound.training import pool
     from icsbound.training.session import try_out
+    from icsbound.training.snapshots import Snapshots
     from icsbound.training.sweep import SweepConfig, launching, sweep
 
     shard = _shard(args.shard) if args.shard else (1, 1)
+    Snapshots(args.snapshots)  # refused before anything else
     if args.resume:
         config, out = SweepConfig.load(flags.resumed(args), (args.model,)), args.resume
         flags.same(args, model=config.base.model)
@@ -151,8 +154,9 @@ def _sweep(args: argparse.Namespace) -> int:
     count = len(list(config.runs())[shard[0] - 1 :: shard[1]])
     failed: str | None = None
     try:
+        asked = {"jobs": args.jobs, "shard": shard, "launcher": args.launcher, "snapshots": args.snapshots}
         with flags.progress_bar(args.quiet, count) as show:
-            sweep(config, out, jobs=args.jobs, shard=shard, launcher=args.launcher, progress=show)
+            sweep(config, out, **asked, progress=show)
     except pool.Failed as error:
         failed = str(error)
     except KeyboardInterrupt:

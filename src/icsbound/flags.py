@@ -22,6 +22,13 @@ from icsbound.training.pretrained import Pretrained
 ARM_HELP = f"name or name:key=value,key=value; names: {', '.join(arms.ARMS)}"
 
 
+def add_snapshots(command: argparse.ArgumentParser) -> None:
+    """The flag for states that a training keeps."""
+    command.add_argument(
+        "--snapshots", metavar="EPOCHS|STEPS", help="keep the network every so many epochs (1), or steps (50steps)"
+    )
+
+
 def add_training(command: argparse.ArgumentParser) -> None:
     """Add the flags of a training to `command`."""
     command.add_argument("--data", help=f"one of {', '.join(data.ANY)}, hub:NAME:IMAGE_COLUMN:LABEL_COLUMN")

@@ -25,7 +25,7 @@ def finished_run(shelf: Path) -> Path:
     """A run's folder that looks finished, but for its weights."""
     run = shelf / "run"
     run.mkdir()
-    config = TrainConfig(model="resnet8:width=2", arm="bn", threads=1, channels_last=False).resolved()
+    config = TrainConfig(model="resnet8:width=2", arm="bn", threads=1).resolved()
     (run / "config.json").write_text(json.dumps(config.to_dict()))
     (run / "records.jsonl").write_text(
         '{"kind": "result", "schema": 1, "run": "bn-seed0", "step": 3, "split": "test", "accuracy": 0.5, "loss": 1.0, '
@@ -99,7 +99,7 @@ def test_headers_that_lie(shelf: Path, name: str) -> None:
 )
 def test_checkpoints_of_something_else(shelf: Path, state: Any) -> None:
     run = shelf / "run"
-    config = TrainConfig(model="resnet8:width=2", arm="bn", threads=1, channels_last=False).resolved()
+    config = TrainConfig(model="resnet8:width=2", arm="bn", threads=1).resolved()
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.json").write_text(json.dumps(config.to_dict()))
     content = torch_files(state)["zip"]
@@ -133,7 +133,7 @@ def test_checkpoints_of_no_state(shelf: Path, state: Any) -> None:
 
 def test_a_checkpoint_that_lies_about_the_records(shelf: Path) -> None:
     run = shelf / "run"
-    config = TrainConfig(model="resnet8:width=2", arm="bn", threads=1, channels_last=False).resolved()
+    config = TrainConfig(model="resnet8:width=2", arm="bn", threads=1).resolved()
     counted = iter(range(1, 9))
     with pytest.raises(KeyboardInterrupt):
         loop.train(config, run, stop=lambda: next(counted) == 2)

@@ -12,7 +12,7 @@ def test_arms_are_timed_side_by_side(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "train.json"
-    words = "train.py --model resnet8:width=2 --no-channels-last --device cpu"
+    words = "train.py --model resnet8:width=2 --device cpu"
     words += f" --arms bn unitized --rounds 2 --steps 1 --json {out}"
     monkeypatch.setattr(sys, "argv", words.split())
     train.main()

@@ -19,6 +19,12 @@ def tiny(num_classes: int, in_chans: int, width: int = 4) -> nn.Module:
     )
 
 
+def strided(classes: int) -> nn.Module:
+    """With a strided 1x1 convolution of few channels; not to be trained in channels_last on a CPU."""
+    body = nn.Sequential(nn.Conv2d(1, 4, 1, 2), nn.BatchNorm2d(4))
+    return nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes))
+
+
 def fixed() -> nn.Module:
     """For ten classes, whatever is asked."""
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(10))

@@ -36,7 +36,6 @@ def config(**changes: Any) -> TrainConfig:
         "dropout": 0.2,
         "threads": 1,
         "device": "cpu",
-        "channels_last": False,  # refused for networks as narrow as this
         "monitor": MonitorConfig(probe=12, captures=3),
         "recipe": recipe,
     }

@@ -167,6 +167,15 @@ def test_normalization_gives_mean_0_and_variance_1() -> None:
         data.Normalize.of(flat)
 
 
+@pytest.mark.parametrize("each", [False, True])
+def test_images_of_one_channel_do_not_say_channels_last(each: bool) -> None:
+    images = torch.randint(0, 256, (5, 6, 6, 1), dtype=torch.uint8).permute(0, 3, 1, 2)
+    assert images.is_contiguous()
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    x = data.Normalize(torch.zeros(1), torch.ones(1), each=each)(images)
+    assert not torch.nn.functional.conv2d(x, torch.ones(2, 1, 1, 1)).is_contiguous(memory_format=torch.channels_last)
+
+
 def test_inputs_by_given_statistics() -> None:
     images = dataset(channels=3)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -173,7 +173,6 @@ def test_a_run_on_pictures_goes_on_as_if_it_had_not_stopped(tmp_path: Path) -> N
         split="validation",
         hold_out=0.25,
         recipe=recipe,
-        channels_last=False,
         threads=1,
     )
     stopped_and_resumed(config, tmp_path, steps=6)

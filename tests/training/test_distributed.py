@@ -88,7 +88,6 @@ def test_a_group_that_is_told_to_end_saves_and_goes_on(tmp_path: Path, whom: str
         "unitized",
         "--model",
         "resnet8:width=2",
-        "--no-channels-last",
         "--epochs",
         "2",
         "--batch-size",

@@ -53,7 +53,6 @@ def test_a_network_trains_on_pictures(pictures: Path, tmp_path: Path) -> None:
         model="resnet8:width=2",
         arm="bn",
         recipe=recipe,
-        channels_last=False,
         threads=1,
     )
     assert loop.train(made, tmp_path / "run").step == 3

@@ -239,7 +239,6 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(shelf: Path, tmp_path: Path, str
         model="resnet8:width=2",
         arm="bn",
         recipe=recipe,
-        channels_last=False,
         threads=1,
     )
     stopped_and_resumed(config, tmp_path, steps=6)

@@ -324,7 +324,7 @@ def test_divergence_names_step_and_layer_and_keeps_the_last_good_state(tmp_path:
         ({"monitor": MonitorConfig(probe=41)}, "^probe must be at most the 40 images of the test part, got 41$"),
         ({"model": "resnet9"}, "^model must be one of resnet8"),
         (
-            {"channels_last": True},
+            {"model": "nets:strided", "dropout": 0.0},
             r"^channels_last must be False \(--no-channels-last\) where a strided 1x1 convolution",
         ),
         ({"data": "cifar10", "data_dir": "nowhere"}, "^data_dir must be the folder"),

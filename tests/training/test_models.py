@@ -94,6 +94,19 @@ def test_initial_weights_have_their_variances() -> None:
     assert float(model.head.weight.detach().var()) == pytest.approx(1 / 256, rel=0.1)
 
 
+@pytest.mark.parametrize("size", [7, 8])
+def test_a_shortcut_is_a_strided_convolution(size: int) -> None:
+    block = models.Block(3, 6, 2, nn.BatchNorm2d).double()
+    x, stride = torch.randn(4, 3, size, size, dtype=torch.float64, requires_grad=True), block.stride
+    torch.nn.init.zeros_(block.convs[-1].weight)  # leaves the shortcut alone
+    h = torch.relu(block.norms[0](x))
+    wanted = torch.nn.functional.conv2d(h, block.shortcut.weight, stride=stride)
+    given = torch.randn_like(wanted)
+    for got, want in zip(*(torch.autograd.grad(y, x, given) for y in (block(x), wanted)), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(block(x), wanted, rtol=1e-12, atol=1e-12)
+
+
 def test_dropout_stands_between_the_convolutions_of_a_block() -> None:
     block = models.Block(4, 4, 1, nn.BatchNorm2d, dropout=0.5)
     seen: list[torch.Tensor] = []

@@ -109,7 +109,7 @@ def test_a_sweep_scales_each_arms_own_rate(file: Path) -> None:
 
 def test_train_takes_the_section_of_its_arm(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few_digits(monkeypatch)
-    words = "train --arm unitized --model resnet8:width=2 --no-channels-last --epochs 1 --lr 0.05 --no-monitor"
+    words = "train --arm unitized --model resnet8:width=2 --epochs 1 --lr 0.05 --no-monitor"
     args = cli.parser().parse_args([*words.split(), "--out", str(tmp_path / "run"), "--arms-file", str(file)])
     made = flags.trained_alone(args)
     assert (made.arm, made.recipe.lr, made.recipe.epochs) == (SAID, 0.2, 1)

@@ -26,7 +26,7 @@ def test_names_the_layer_at_which_memory_would_be_overrun(layer: nn.Conv2d) -> N
         "there"
     )
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
-        session.refuse_overrun(nn.Sequential(nn.ReLU(), nn.Sequential(layer)))
+        session.refuse_overrun(nn.Sequential(nn.ReLU(), nn.Sequential(layer)), "channels_last")
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,14 @@ def test_names_the_layer_at_which_memory_would_be_overrun(layer: nn.Conv2d) -> N
     ],
 )
 def test_passes_layers_over_that_take_another_way(layer: nn.Module) -> None:
-    session.refuse_overrun(nn.Sequential(layer))
+    session.refuse_overrun(nn.Sequential(layer), "channels_last")
 
 
-def test_only_channels_last_is_refused() -> None:
-    session.Session(config())
-    with pytest.raises(InputError, match=r"got True and layer 'blocks\.1\.shortcut', which has 2"):
-        session.Session(config(channels_last=True))
+def test_what_lays_it_out_in_channels_last_is_refused() -> None:
+    model = {"model": "nets:strided", "dropout": 0.0, "monitor": None}
+    session.Session(config(**model, channels_last=False))
+    for argument, flag in (("channels_last", "channels-last"), ("compile", "compile")):
+        settings = {"channels_last": False, argument: True}
+        message = rf"^{argument} must be False \(--no-{flag}\) .* layer '0\.0', which has 1:"
+        with pytest.raises(InputError, match=message):
+            session.Session(config(**model, **settings))

@@ -48,6 +48,13 @@ def test_writes_a_line_a_run_and_goes_on_where_it_stopped(tmp_path: Path) -> Non
     assert {(dict(c.group)["batch_size"], c.seeds) for c in contrasts(lines)} == {(4, (0, 1)), (32, (0, 1))}
 
 
+def test_keeps_the_states_that_are_asked_for(tmp_path: Path) -> None:
+    sweep(dataclasses.replace(TWO, arms=("bn",), batch_sizes=(32,)), tmp_path, jobs=1, snapshots="1steps")
+    for seed in TWO.seeds:
+        kept = sorted(path.name for path in (tmp_path / f"bn-batch32-seed{seed}" / "snapshots").iterdir())
+        assert kept == ["step-000000001.safetensors", "step-000000002.safetensors"]
+
+
 def test_names_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^batch_sizes must name at least one, each once, got \(4, 4\)$"):
         dataclasses.replace(TWO, batch_sizes=(4, 4))
@@ -60,6 +67,8 @@ def test_names_what_is_wrong(tmp_path: Path) -> None:
     for jobs in (0, -1, True):
         with pytest.raises(InputError, match=rf"^jobs must be an integer of at least 1, got {jobs}$"):
             sweep(TWO, tmp_path / "out", jobs=jobs)
+    with pytest.raises(InputError, match=r"^snapshots must be a number of epochs, such as 1, or of steps, such as "):
+        sweep(TWO, tmp_path / "out", snapshots="often")
     assert list(tmp_path.iterdir()) == []
     sweep(dataclasses.replace(TWO, seeds=(0,), arms=("bn",), batch_sizes=(32,)), tmp_path, jobs=1)
     with pytest.raises(InputError, match=r"holds another run and cannot go on as this one \(arms: "):

@@ -25,7 +25,7 @@ from icsbound.study.unitization import layer, through
 from icsbound.training import seeds
 
 NAME = "information"
-FIT = 800  # training images that a probe is fitted on
+FIT = 600  # training images that a probe is fitted on
 PENALTY = 1e-3
 MAPS = ("raw", "raw, unitized", "batch norm", "batch norm, α = 0.5", "batch norm, unitized")
 OFFSETS = (0.0, 1.0, 10.0, 100.0, 1000.0)

@@ -13,7 +13,7 @@ STUDIES: dict[str, Study] = {
     for study in (
         Study("dimension", dimension.points, 5),
         Study("noise", noise.points, 5),
-        Study("reduction", reduction.points, 3, ("bn",)),
+        Study("reduction", reduction.points, 5, ("bn",)),
         Study("moments", moments.points, 3, ("bn",)),
         Study("unitization", unitization.points, 5),
         Study("alpha", alpha.points, 3, ("unitized",)),

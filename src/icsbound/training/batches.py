@@ -49,7 +49,7 @@ class Augment:
         columns = offsets[:, 1:] + torch.where(mirrored[:, None], width - 1 - across, across)
         batch = torch.arange(len(images), device=images.device)[:, None, None]
         picked = padded.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]]  # (B, H, W, C)
-        return picked.permute(0, 3, 1, 2).contiguous()
+        return picked.permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)

@@ -42,10 +42,7 @@ class CompareConfig:
     by_arm: per_arm.Changes = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1, 2)
     base: TrainConfig = field(
-        # Networks as narrow as this gain less from channels-last convolutions than their layers lose.
-        default_factory=lambda: TrainConfig(
-            model="resnet8:width=8", threads=1, channels_last=False, monitor=MonitorConfig()
-        )
+        default_factory=lambda: TrainConfig(model="resnet8:width=8", threads=1, monitor=MonitorConfig())
     )
 
     def __post_init__(self) -> None:

@@ -330,9 +330,12 @@ class Normalize:
         return cls(mean, variance.sqrt())
 
     def __call__(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """`images` (B, C, H, W) uint8 as normalized floating point on their own device."""
+        """`images` (B, C, H, W) uint8 as normalized floating point on their own device, contiguous by its strides too.
+
+        Of one channel the strides of channels_last are contiguous as well, and convolutions would follow them.
+        """
+        x = images.to(dtype, memory_format=torch.contiguous_format)
         if self.each:
-            x = images.to(dtype)
             variance, mean = torch.var_mean(x, (1, 2, 3), correction=0, keepdim=True)
             # An image of one grey has variance 0 and stays 0; one grey level is the least spread that means something.
             return (x - mean) / variance.sqrt().clamp_min(1.0)
@@ -340,4 +343,4 @@ class Normalize:
         # x/255 over its variance is x over std²/255.
         divisor = self.std if self.divide_by == "std" else self.std**2 / 255.0
         std = divisor.to(images.device, dtype).view(-1, 1, 1)
-        return images.to(dtype).sub_(mean).div_(std)
+        return x.sub_(mean).div_(std)

@@ -32,6 +32,9 @@ ELSEWHERE = "timm:NAME, torchvision:NAME, pkg.module:factory"
 class Block(nn.Module):
     """A pre-activation block: x + conv(relu(norm(... x))), the shortcut a strided 1×1 convolution where shapes
     differ.
+
+    It takes every stride-th pixel and then all of these: in the backward pass of a strided 1×1 convolution of few
+    channels oneDNN writes past its memory (see `session.refuse_overrun`).
     """
 
     def __init__(
@@ -60,13 +63,14 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.dropout_before_norm = dropout_before_norm
         plain = inputs == outputs and stride == 1
-        self.shortcut: nn.Conv2d | None = None if plain else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+        self.shortcut: nn.Conv2d | None = None if plain else nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) -> (N, outputs, H/stride, W/stride)."""
         h = F.relu(self.norms[0](x))
         # As in the paper, a projection takes the activated input, an identity the input itself.
-        y = x if self.shortcut is None else self.shortcut(h)
+        y = x if self.shortcut is None else self.shortcut(F.avg_pool2d(h, 1, self.stride))
         h = self.convs[0](h)
         for norm, conv in zip(list(self.norms)[1:], list(self.convs)[1:], strict=True):
             # Dropout stands between two convolutions. Before the norm its change of variance meets that norm's own

@@ -58,9 +58,9 @@ class Session:
                 config.arm,
             )
         model = network(config, splits.train, synchronized=self.accelerator.num_processes > 1).to(self.dtype)
+        if config.device == "cpu" and (config.channels_last or config.compile):
+            refuse_overrun(model, "channels_last" if config.channels_last else "compile")
         if config.channels_last:
-            if config.device == "cpu":
-                refuse_overrun(model)
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.SGD(
             recipes.parameter_groups(model, recipe), lr=0.0, momentum=recipe.momentum, nesterov=recipe.nesterov
@@ -198,8 +198,9 @@ def try_out(runs: Iterable[TrainConfig]) -> None:
             Session(run).begin()
 
 
-def refuse_overrun(model: nn.Module) -> None:
-    """Raise InputError where oneDNN would write past its memory when `model` is trained in channels_last on a CPU.
+def refuse_overrun(model: nn.Module, argument: str) -> None:
+    """Raise InputError where oneDNN would write past its memory when `model` is trained in channels_last on a CPU, as
+    `argument`, "channels_last" or "compile", has it: torch.compile lays convolutions out so by itself.
 
     It does in the backward pass of strided 1x1 convolutions (https://github.com/uxlfoundation/oneDNN/issues/6035): of
     fewer than 16 input channels with AVX-512, of fewer than 8 with AVX2. From which size of picture on depends on the
@@ -214,9 +215,9 @@ def refuse_overrun(model: nn.Module) -> None:
             and layer.in_channels < 16
         ):
             raise InputError(
-                f"channels_last must be False (--no-channels-last) where a strided 1x1 convolution has fewer than 16 "
-                f"input channels, got True and layer {name!r}, which has {layer.in_channels}: on a CPU, oneDNN writes "
-                "past its memory there"
+                f"{argument} must be False (--no-{argument.replace('_', '-')}) where a strided 1x1 convolution has "
+                f"fewer than 16 input channels, got True and layer {name!r}, which has {layer.in_channels}: on a CPU, "
+                "oneDNN writes past its memory there"
             )
 
 

@@ -21,6 +21,7 @@ from icsbound.training.compare import folder_name
 from icsbound.training.config import PLACES, TrainConfig, check_consent, check_fields, claim, read_json, refuse_another
 from icsbound.training.progress import Progress, quiet
 from icsbound.training.session import try_out
+from icsbound.training.snapshots import Snapshots
 
 LAUNCHERS = ("local", "ray")
 
@@ -110,16 +111,20 @@ def sweep(
     jobs: int | None = None,
     shard: tuple[int, int] = (1, 1),
     launcher: str = "local",
+    snapshots: int | str | None = None,
     progress: Progress = quiet,
 ) -> list[results.Line]:
     """Train every run of `config` below `out` and write a line each into ``out/results.jsonl`` when it is finished.
 
     `shard` = (i, n) takes every n-th run from the i-th on, for job i of n; the jobs may share `out`. Finished runs
     are not run again, and a line that a killed process had no time for is added. `launcher` "local" trains `jobs` side
-    by side here, "ray" on a Ray cluster (see `cluster`). Returns the lines of this shard. Raises as `compare` does.
+    by side here, "ray" on a Ray cluster (see `cluster`). The network is kept every `snapshots` epochs, or with
+    "50steps" every 50 steps, as ``RUN/snapshots/step-STEP.safetensors``. Returns the lines of this shard. Raises as
+    `compare` does.
     """
     out = Path(out)
     launch = launching(launcher, jobs)
+    kept = Snapshots(snapshots).text
     index, count = shard
     if not 1 <= index <= count:
         fail("shard", "be i/n with 1 <= i <= n", f"{index}/{count}")
@@ -145,6 +150,7 @@ def sweep(
         results.append(table, line, once=True)
         lines.append(line)
 
-    tasks = [pool.Task(run, out / name) for name, run in runs.items()]
-    launch(tasks, progress=progress, again=f"icsbound sweep --resume {out}", finished=keep)
+    tasks = [pool.Task(run, out / name, snapshots) for name, run in runs.items()]
+    again = f"icsbound sweep --resume {out}" + (f" --snapshots {kept}" if kept else "")
+    launch(tasks, progress=progress, again=again, finished=keep)
     return lines
