@@ -57,8 +57,8 @@ def test_a_file_of_results_has_a_page_and_a_text(
     assert sorted(p.name for p in (tmp_path / "docs").iterdir()) == ["figures", "results.md"]
     assert run("report", file) == 0
     assert (tmp_path / "report.html").is_file()
-    assert run("report", swept / "bn-batch1000-seed0", "--out", tmp_path) == 2
-    assert "--out, --markdown and --claims must go with a table of results, got '" in capsys.readouterr().err
+    assert run("report", swept / "bn-batch1000-seed0", "--claims", file) == 2
+    assert "--claims must go with a table of results, got '" in capsys.readouterr().err
     assert run("report", tmp_path / "nowhere") == 2
     assert "PATH must be the folder of a run or a file of results, got '" in capsys.readouterr().err
 

@@ -74,8 +74,12 @@ def parser() -> argparse.ArgumentParser:
 
     page = commands.add_parser("report", help="write the page of a run or table anew, from its records or lines")
     page.add_argument("folder", type=Path, metavar="PATH", help="a folder with records, or a file of results")
-    page.add_argument("--out", type=Path, metavar="DIR", help="of a table: where the page goes (default: beside it)")
-    page.add_argument("--markdown", action="store_true", help="of a table: results.md and figures as SVG, no page")
+    page.add_argument("--out", type=Path, metavar="DIR", help="where the page goes (default: there)")
+    page.add_argument(
+        "--markdown",
+        action="store_true",
+        help="text for a repository instead: report.md, of a table results.md, and figures as SVG",
+    )
     page.add_argument(
         "--claims",
         type=Path,
@@ -179,9 +183,9 @@ def _report(args: argparse.Namespace) -> int:
         return 0
     if not path.is_dir():
         fail("PATH", "be the folder of a run or a file of results", str(path))
-    if args.out or args.markdown or args.claims:
-        fail("--out, --markdown and --claims", "go with a table of results", str(path))
-    print(f"page: {report.build(path)}")
+    if args.claims:
+        fail("--claims", "go with a table of results", str(path))
+    print(f"page: {report.build(path, args.out, markdown=args.markdown)}")
     return 0
 
 

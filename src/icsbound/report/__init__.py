@@ -28,25 +28,31 @@ def require() -> None:
         ) from None
 
 
-def build(folder: str | os.PathLike[str]) -> Path:
-    """Write `report.html` and `figures/` into `folder` from every `records.jsonl` in it or below, or where there is
-    one from its `results.jsonl`.
+def build(folder: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, *, markdown: bool = False) -> Path:
+    """Write `report.html` and `figures/` into `out` (default: `folder`) from every `records.jsonl` in `folder` or
+    below, or where there is one from its `results.jsonl`.
+
+    With `markdown`, write ``report.md`` (of a table ``results.md``) and the figures in it as SVG instead: text that a
+    repository can keep.
 
     The page is one file that needs no network and no server, and no other file beside it. A run that was interrupted is
-    shown as far as it came, and named. The same files give the same page. Returns the path of `report.html`.
+    shown as far as it came, and named. The same files give the same page. Returns the path of the page.
 
     Raises InputError where `folder` holds no readable record, or where the extra ``icsbound[report]`` is not installed.
     """
     require()
-    from icsbound.report import html
-    from icsbound.report.results import page
+    from icsbound.report import html, page
+    from icsbound.report import markdown as text
     from icsbound.report.studies import page as studies
     from icsbound.report.studies import points
 
     folder = Path(folder)
-    if points.holds_studies(folder):
-        return studies.build(folder)
-    return page.build(folder, folder) if (folder / "results.jsonl").is_file() else html.build(folder)
+    out = folder if out is None else Path(out)
+    studied = points.holds_studies(folder)
+    if not studied and (folder / "results.jsonl").is_file():
+        return build_results(folder, out, markdown=markdown)
+    made = studies.made(folder) if studied else html.made(folder)
+    return text.write(made, out) if markdown else page.write(made, out)
 
 
 def build_results(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from icsbound.report import findings, plots, reproduce, tables
 from icsbound.report.channels import with_channels
-from icsbound.report.page import Page, render
+from icsbound.report.page import Page
 from icsbound.report.runs import Study, load
 from icsbound.report.wording import listed
 
@@ -61,10 +61,10 @@ TERMS = (
 )
 
 
-def build(folder: Path) -> Path:
-    """Write `folder/report.html` and `folder/figures/` from the records in `folder`."""
+def made(folder: Path) -> Page:
+    """What the records in `folder` say."""
     study = with_channels(load(folder))
-    page = Page(
+    return Page(
         heading=heading(study),
         lead=LEAD,
         facts=facts(study),
@@ -78,9 +78,6 @@ def build(folder: Path) -> Path:
         source=SOURCE,
         config=study.config,
     )
-    text = render(page)
-    plots.save(page.figures, folder / "figures")
-    return plots.write(folder / "report.html", text.encode("utf-8", "replace"))
 
 
 def heading(study: Study) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -44,6 +45,14 @@ class Page:
     setting: Sequence[tuple[str, str]]
     source: str
     config: dict[str, Any] = field(default_factory=dict)
+
+
+def write(page: Page, out: Path) -> Path:
+    """Write ``report.html`` and ``figures/`` into `out`."""
+    text = render(page)
+    out.mkdir(parents=True, exist_ok=True)
+    plots.save(page.figures, out / "figures")
+    return plots.write(out / "report.html", text.encode("utf-8", "replace"))
 
 
 def render(page: Page) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from icsbound.report.figure import Figure
 from icsbound.report.intervals import Interval
+from icsbound.report.markdown import image, plain
+from icsbound.report.markdown import table as table_of
 from icsbound.report.results import reproduce
 from icsbound.report.results.claims import Round
 from icsbound.report.results.contrasts import Contrast
@@ -28,21 +30,21 @@ def text(table: Table, figures: Sequence[Figure]) -> str:
         "# Results",
         "Accuracy of each arm, and its difference to its control in percentage points, paired by seed. Written by "
         "`icsbound report results.jsonl --markdown`: do not edit.",
-        *(_plain(f"> {finding.text} {finding.basis}") for finding in alerts(table)),
+        *(plain(f"> {finding.text} {finding.basis}") for finding in alerts(table)),
     ]
     if any("recalibrate:" in line.remedy for line in table.lines):
         parts.append(_RECALIBRATED)
     for fixed in table.claims:
         parts += _claims(fixed)
     for name, group in zip(slugs(table.groups), table.groups, strict=True):
-        parts += [_plain(f"## {group.title}"), _plain(basis(table, group)), _table(_rows(table, group))]
+        parts += [plain(f"## {group.title}"), plain(basis(table, group)), table_of(_rows(table, group))]
         for found in of_layers(table, group):
-            listed = "\n".join(_plain(f"- {one.text} **{one.verdict}**") for one in found.findings)
-            parts += [_plain(f"### {found.title}"), _plain(found.basis), listed]
-        parts += [_figure(figure) for figure in figures if figure.section == name]
+            listed = "\n".join(plain(f"- {one.text} **{one.verdict}**") for one in found.findings)
+            parts += [plain(f"### {found.title}"), plain(found.basis), listed]
+        parts += [image(figure) for figure in figures if figure.section == name]
     shared = [figure for figure in figures if figure.section == "batch-sizes"]
-    parts += ["## Batch sizes", *map(_figure, shared)] if shared else []
-    pairs = [_plain(f"- {name}: {value}") for name, value in reproduce.setting(table)]
+    parts += ["## Batch sizes", *map(image, shared)] if shared else []
+    pairs = [plain(f"- {name}: {value}") for name, value in reproduce.setting(table)]
     parts += ["## How to reproduce", textwrap.indent(reproduce.commands(table), "    "), "\n".join(pairs)]
     return "\n\n".join(parts) + "\n"
 
@@ -67,7 +69,7 @@ def _claims(fixed: Round) -> list[str]:
                 f"{judged.interval.count} of {len(claim.seeds)}",
             )
         )
-    return [_plain(f"## {found.title}"), found.basis, _table(rows)]
+    return [plain(f"## {found.title}"), found.basis, table_of(rows)]
 
 
 def _rows(table: Table, group: Group) -> list[tuple[str, ...]]:
@@ -96,19 +98,3 @@ def _difference(interval: Interval) -> str:
     """A mean with its interval, in percentage points."""
     mean, low, high = (signed(100 * value) for value in (interval.mean, interval.low, interval.high))
     return f"{mean} ({low} to {high})"
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    head, *body = (tuple(_plain(cell) for cell in row) for row in rows)
-    lines = [head, ("---",) * len(head), *body]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _figure(figure: Figure) -> str:
-    alt = _plain(figure.alt).replace("[", "(").replace("]", ")")
-    return f"![{alt}](figures/{figure.name}.svg)\n\n" + _plain(f"*{figure.title}.* {figure.reading} {figure.basis}")
-
-
-def _plain(cell: str) -> str:
-    """Text that cannot leave its place: names come from users."""
-    return " ".join(cell.split()).replace("|", "\\|").replace("<", "&lt;")

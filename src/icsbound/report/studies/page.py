@@ -8,9 +8,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from icsbound.report import plots
 from icsbound.report.finding import Finding, Group
-from icsbound.report.page import Page, render
+from icsbound.report.page import Page
 from icsbound.report.studies import figures, points, verdicts
 from icsbound.report.studies.panels import CLAIMS
 from icsbound.report.studies.points import Studies
@@ -46,27 +45,23 @@ TERMS = (
 )
 
 
-def build(folder: Path) -> Path:
-    """Write `folder/report.html` and `folder/figures/` from the studies in `folder`."""
+def made(folder: Path) -> Page:
+    """What the studies in `folder` say."""
     studies = points.load(folder)
-    drawn = figures.all_figures(studies)
-    page = Page(
+    return Page(
         heading=heading(studies),
         lead=LEAD,
         facts=facts(studies),
         groups=groups(studies),
         terms=TERMS,
         sections={name: name.capitalize() for name in studies.begun},
-        figures=drawn,
+        figures=figures.all_figures(studies),
         tables=tables(studies),
         command=command(studies.config),
         setting=setting(studies),
         source=SOURCE,
         config=studies.config,
     )
-    text = render(page)
-    plots.save(drawn, folder / "figures")
-    return plots.write(folder / "report.html", text.encode("utf-8", "replace"))
 
 
 def heading(studies: Studies) -> str:
