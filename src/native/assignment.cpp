@@ -69,7 +69,7 @@ class Assignment : AugmentingPaths {
  private:
   enum class Stage { Reduce, Decide, Auction, Finish, Done };
 
-  static constexpr double HINTED = 0.6;      // share of rows that keep their own column, from where all are to
+  static constexpr double HINTED = 0.45;     // share of rows that keep their own column, from where all are to
   static constexpr int64_t SETTLE = 4;       // times n: looks at rows until the others fit, or not
   static constexpr int PASSES = 2;           // of row reduction
   static constexpr int64_t REDUCTIONS = 2;   // times n in each pass

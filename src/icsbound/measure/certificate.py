@@ -24,8 +24,8 @@ STALLED = 0.05  # a sweep that closes less than this share of the gap will not p
 HURRIED = 0.3  # ... where a solver waits
 CLOSE = 0.01  # a gap below this share of the cost is worth sweeps, and no further start
 ALMOST = 0.005  # column minima that miss less of the cost are the best start; if up to four times as much, sweeps are
-SETTLED = 0.6  # where so many columns have their minimum on the diagonal, a solver settles the others from there
-APART = 0.7  # ... if so many columns are the best of some row: with fewer, points repeat
+SETTLED = 0.45  # where so many columns have their minimum on the diagonal, a solver settles the others from there
+APART = 0.7  # ... if so many points differ
 SPREAD = 0.9  # where so many rows have each a best column of their own, a solver is nearly done
 
 
@@ -117,7 +117,7 @@ def identity_certificate(
     square = cost.shape[0] == cost.shape[1]
     if hand_over and square:
         tight = cost.diagonal() <= columns
-        if best.at is not None and float(tight.double().mean()) >= SETTLED and best.spread >= APART:
+        if best.at is not None and float(tight.double().mean()) >= SETTLED and _different(cost) >= APART:
             # The least of a tight row is 0, that of its own column; of the others 0 is a lower bound.
             own = torch.arange(len(cost), device=cost.device)
             return Certificate(float(columns.mean()), torch.zeros_like(columns), columns, own)
@@ -136,6 +136,11 @@ def identity_certificate(
     if swept or enough - best.lower > CLOSE * abs(enough):
         return best
     return _swept(cost, best, enough, sweeps, HURRIED)
+
+
+def _different(cost: Tensor) -> float:
+    """The share of points that differ, of the cloud that repeats more: the same points are as far from any other."""
+    return min(len(torch.unique(distances)) for distances in (cost[0], cost[:, 0])) / len(cost)
 
 
 def _swept(cost: Tensor, best: Certificate, enough: float, sweeps: int, stalled: float) -> Certificate:
