@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 import os
 import platform
 import sys
@@ -15,11 +17,15 @@ import torch
 from icsbound import _version
 from icsbound._check import InputError
 
+logger = logging.getLogger("icsbound")
+
 
 def accelerator(device: str, precision: str) -> Any:
     """An `accelerate.Accelerator` on `device` ("cpu", "cuda", "mps"), in the process group that torchrun set up, if
     any.
     """
+    if device == "cpu" and precision == "bf16":
+        _bf16_is_emulated()
     try:
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState
@@ -33,6 +39,17 @@ def accelerator(device: str, precision: str) -> Any:
         # Accelerate keeps one state for a whole process; an earlier run in it had another device or precision.
         AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
         return Accelerator(cpu=device == "cpu", mixed_precision=precision)
+
+
+@functools.cache
+def _bf16_is_emulated() -> None:
+    """Say so, once, where it is: a training step was measured to take nine times as long as in float32."""
+    there: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    if there and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        logger.warning(
+            "precision bf16 on a processor without AVX-512: torch emulates it, and takes several times as long as with "
+            "precision no"
+        )
 
 
 @contextlib.contextmanager
