@@ -10,7 +10,7 @@ from scipy import stats
 from icsbound._check import InputError
 from icsbound.report.controls import CONTROLS
 from icsbound.report.intervals import holm
-from icsbound.report.results.contrasts import averaged, contrasts, summary
+from icsbound.report.results.contrasts import averaged, contrasts, incomplete, summary
 from icsbound.report.results.groups import case_of, case_text
 from icsbound.training import arms
 
@@ -130,8 +130,36 @@ def test_shifts_are_averaged_within_a_run() -> None:
     # a run that lacks a case has another mean, and none is made of it
     partial = [one for one in lines if (one.arm, one.seed, one.shift, one.severity) != ("gn", 2, "fog", 5)]
     assert len([one for one in averaged(partial) if one.shift != "none"]) == 8
+    assert (incomplete(lines), incomplete(partial)) == (0, 1)
     single = [one for one in lines if (one.shift, one.severity) in (("none", 0), ("fog", 3))]
     assert averaged(single) == single
+
+
+def test_runs_that_were_measured_under_other_cases_have_a_mean_of_their_own() -> None:
+    rounds = {(0, 1): (("fog", 3),), (2, 3): (("contrast", 3), ("blur", 3))}
+    lines = [
+        line(arm=arm, seed=seed, accuracy=0.1 * seed + 0.01 * (shift == "blur"), shift=shift, severity=severity)
+        for seeds, cases in rounds.items() for seed in seeds for shift, severity in cases for arm in ("bn", "gn")
+    ]  # fmt: skip
+    found = averaged(lines)
+    assert incomplete(lines) == 0
+    assert len(found) == 8
+    assert {(one.seed, case_text(case_of(one))) for one in found} == {
+        (0, "fog 3"), (1, "fog 3"),
+        (2, "mean of 2 corruptions at severity 3"), (3, "mean of 2 corruptions at severity 3"),
+    }  # fmt: skip
+    assert [one.accuracy for one in found if one.seed == 3] == pytest.approx([0.305, 0.305])
+    assert {dict(c.case)["shift"]: c.seeds for c in contrasts(found)} == {
+        "fog": (0, 1), "mean of 2 corruptions at severity 3": (2, 3),
+    }  # fmt: skip
+
+
+def test_cases_stay_apart_where_two_means_would_have_one_name() -> None:
+    cases = {0: ("fog", "blur"), 1: ("fog", "snow")}
+    lines = [line(arm=arm, seed=seed, shift=shift, severity=3)
+             for seed, shifts in cases.items() for shift in shifts for arm in ("bn", "gn")]  # fmt: skip
+    assert {(one.seed, one.shift) for one in averaged(lines)} == {(0, "fog"), (0, "blur"), (1, "fog"), (1, "snow")}
+    assert len(averaged(lines)) == len(lines)
 
 
 @settings(deadline=None, derandomize=True)

@@ -8,6 +8,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -98,38 +99,70 @@ def measured(lines: Sequence[Line]) -> dict[tuple[Where, Where], dict[str, dict[
 def averaged(lines: Sequence[Line]) -> list[Line]:
     """`lines` with the cases of one kind as their mean: all shifts into one, all prunings, all roundings.
 
-    A run that lacks some of the cases of its group is left out of the mean. A kind of one case stays as it is.
+    Runs that were measured under the same cases have their mean over these, and where others were measured under
+    others, another mean. A run that lacks some of the cases of another is left out (see `incomplete`). A kind of one
+    case stays as it is, and so do cases of which two means would be called the same.
     """
-    kinds: dict[tuple[Where, tuple[str, ...]], dict[tuple[str, int], dict[Where, Line]]] = defaultdict(
-        lambda: defaultdict(dict)
-    )
-    for line in lines:
-        kind: tuple[str, ...] = (
-            "shift" if line.shift != "none" else "",
-            line.perturbation,
-            line.remedy,
-            str(line.eval_batch),
-        )
-        if line.perturbation.startswith(("prune:", "quantize:")):
-            kind = (kind[0], line.perturbation.partition(":")[0], *kind[2:])
-        kinds[group_of(line), kind][line.arm, line.seed][case_of(line)] = line
     found: list[Line] = []
-    for (_, kind), by_run in kinds.items():
-        cases = list(dict.fromkeys(case for own in by_run.values() for case in own))
-        shifts = dict.fromkeys((dict(c)["shift"], dict(c)["severity"]) for c in cases)
-        changes = dict.fromkeys(dict(c)["perturbation"] for c in cases)
-        for own in by_run.values():
-            if len(own) < len(cases):
-                continue
-            mean: Line = dataclasses.replace(
-                next(iter(own.values())), accuracy=float(np.mean([own[case].accuracy for case in cases]))
-            )
-            if len(shifts) > 1:
-                mean = dataclasses.replace(mean, shift=f"mean of {_counted(list(shifts))}", severity=0)
-            if len(changes) > 1:
-                values = ", ".join(text.partition(":")[2] for text in changes)
-                mean = dataclasses.replace(mean, perturbation=f"mean of {kind[1]} {values}")
-            found.append(mean)
+    for kind, by_run in _kinds(lines).values():
+        wholes = _wholes(by_run)
+        names = [_mean_of(kind, cases) for cases in wholes]
+        for cases, name in zip(wholes, names, strict=True):
+            for own in (own for own in by_run.values() if own.keys() == set(cases)):
+                if names.count(name) > 1:
+                    found += own.values()
+                    continue
+                accuracy = float(np.mean([own[case].accuracy for case in cases]))
+                found.append(dataclasses.replace(own[cases[0]], accuracy=accuracy, **name))
+    return found
+
+
+def incomplete(lines: Sequence[Line]) -> int:
+    """How many runs lack some of the cases of a kind that another run has, and none that it has not."""
+    lacking: set[tuple[Where, str, int]] = set()
+    for (group, _), (_, by_run) in _kinds(lines).items():
+        wholes = [set(cases) for cases in _wholes(by_run)]
+        lacking |= {(group, *run) for run, own in by_run.items() if own.keys() not in wholes}
+    return len(lacking)
+
+
+_Runs: TypeAlias = dict[tuple[str, int], dict[Where, Line]]  # arm and seed -> case -> its line
+
+
+def _kinds(lines: Sequence[Line]) -> dict[tuple[Where, Where], tuple[str, _Runs]]:
+    """Group and kind of cases -> what kind of change of the weights it has, and its runs."""
+    found: dict[tuple[Where, Where], tuple[str, _Runs]] = {}
+    for line in lines:
+        change = line.perturbation.partition(":")[0]
+        change = change if change in ("prune", "quantize") else line.perturbation
+        kind = (
+            ("shift", line.shift != "none"),
+            ("change", change),
+            ("remedy", line.remedy),
+            ("batch", line.eval_batch),
+        )
+        _, runs = found.setdefault((group_of(line), kind), (change, defaultdict(dict)))
+        runs[line.arm, line.seed][case_of(line)] = line
+    return found
+
+
+def _wholes(by_run: _Runs) -> list[tuple[Where, ...]]:
+    """The sets of cases that runs have and that are no part of another run's."""
+    sets = dict.fromkeys(tuple(sorted(own, key=str)) for own in by_run.values())
+    wholes = [cases for cases in sets if not any(set(cases) < set(other) for other in sets)]
+    order = {case: k for k, case in enumerate(case for own in by_run.values() for case in own)}
+    return [tuple(sorted(cases, key=lambda case: order[case])) for cases in wholes]
+
+
+def _mean_of(kind: str, cases: Sequence[Where]) -> dict[str, Any]:
+    """What a line says of itself that is the mean over `cases`: nothing where they are one."""
+    shifts = dict.fromkeys((dict(c)["shift"], dict(c)["severity"]) for c in cases)
+    changes = dict.fromkeys(dict(c)["perturbation"] for c in cases)
+    found: dict[str, Any] = {}
+    if len(shifts) > 1:
+        found |= {"shift": f"mean of {_counted(list(shifts))}", "severity": 0}
+    if len(changes) > 1:
+        found |= {"perturbation": f"mean of {kind} {', '.join(text.partition(':')[2] for text in changes)}"}
     return found
 
 

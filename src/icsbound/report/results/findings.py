@@ -9,7 +9,7 @@ from icsbound.report.finding import Finding
 from icsbound.report.finding import Group as Findings
 from icsbound.report.movement import shift
 from icsbound.report.results.claims import Judged, Round
-from icsbound.report.results.contrasts import Contrast
+from icsbound.report.results.contrasts import Contrast, incomplete
 from icsbound.report.results.groups import REST, Group, case_name
 from icsbound.report.results.table import Table
 from icsbound.report.wording import count, listed, number, percent, points, signed
@@ -31,6 +31,9 @@ def alerts(table: Table) -> list[Finding]:
     if table.planned is not None and done < table.planned:
         text = f"{done} of {count(table.planned, 'run')} of this sweep are finished."
         found.append(Finding(text, "alert", "The others are missing from every number below."))
+    if lacking_cases := incomplete(table.lines):
+        text = f"{count(lacking_cases, 'run')} lack some of the cases that others like them were measured under."
+        found.append(Finding(text, "alert", "Means over cases leave them out."))
     for group in table.groups:
         own = table.of(table.accuracy, group)
         seeds = {arm: set(own.loc[own["arm"] == arm, "seed"]) for arm in table.arms_in(own)}

@@ -52,8 +52,10 @@ def text(table: Table, figures: Sequence[Figure]) -> str:
 def _claims(fixed: Round) -> list[str]:
     """The claims of one file as a section of their own."""
     found = of_claims(fixed)
-    head = ("claim", "verdict", "difference (95 % interval)", "to show", "Holm p", "arm", "control", "seeds")
-    rows: list[tuple[str, ...]] = [head]
+    judged_by = ("difference (95 % interval)", "to show", "Holm p")
+    rows: list[tuple[str, ...]] = [
+        ("claim", "verdict", *judged_by, "arm", "accuracy", "control", "accuracy", "seeds"),
+    ]
     for judged in fixed.judged:
         claim, shown = judged.claim, _difference(judged.interval) if judged.interval.known else ""
         waiting = judged.verdict == "waiting"
@@ -65,11 +67,17 @@ def _claims(fixed: Round) -> list[str]:
                 f"> {signed(-claim.margin)}" if claim.margin else "> 0",
                 "" if waiting else p_text(judged.adjusted),
                 f"`{claim.arm}`, {claim.case}",
+                _mean(judged.accuracies),
                 f"`{claim.control}`, {claim.control_case}",
+                _mean(judged.controls),
                 f"{judged.interval.count} of {len(claim.seeds)}",
             )
         )
     return [plain(f"## {found.title}"), found.basis, table_of(rows)]
+
+
+def _mean(accuracies: Sequence[float]) -> str:
+    return percent(sum(accuracies) / len(accuracies), 2) if accuracies else ""
 
 
 def _rows(table: Table, group: Group) -> list[tuple[str, ...]]:
