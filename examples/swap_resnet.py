@@ -44,6 +44,7 @@ def main() -> tuple[float, list[float], float]:
 
         icsbound.convert(model)  # α = 0
         swapped = (model(images) - logits).abs().max().item()
+        print(f"in the network of {type(model).__module__}", end=" ")
         print(f"the swap changes no logit by more than {swapped:.1e} of {logits.abs().max():.1f}")
 
         set_alpha(model, 0.5)

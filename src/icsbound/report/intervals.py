@@ -38,6 +38,10 @@ class Interval:
             return "lower"
         return "not resolved"
 
+    def scaled(self, factor: float) -> Interval:
+        """The interval of `factor` (> 0) times what this is of."""
+        return Interval(factor * self.mean, factor * self.low, factor * self.high, self.count)
+
     def exp(self) -> Interval:
         """The interval of a ratio whose logarithm this is."""
         return Interval(math.exp(self.mean), math.exp(self.low), math.exp(self.high), self.count)

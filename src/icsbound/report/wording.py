@@ -36,7 +36,7 @@ def signed(value: float, decimals: int = 2) -> str:
 
 def percent(fraction: float, decimals: int = 1) -> str:
     """A fraction as a percentage."""
-    return f"{100 * fraction:.{decimals}f} %"
+    return f"{100 * fraction:.{decimals}f} %".replace("-", "−")
 
 
 def count(value: int, one: str, many: str = "") -> str:

@@ -1,6 +1,7 @@
 """Verdicts on the simulations in both directions: records where the claim fails give the other word, and say why."""
 
 import math
+import re
 from collections.abc import Callable
 
 import made
@@ -120,7 +121,7 @@ def test_unitization() -> None:
     assert word == "holds"
     assert "the shift has a rank correlation with the bound of 0." in text
     assert "Over the norm of the outputs, that is 0.50 times" in text
-    assert "the harmonic 1.0: it levels off." in text or "the harmonic 1.00: it levels off." in text
+    assert re.search(r"the harmonic 1\.00? \(0\.9\d+ to 1\.0\d+\): it levels off\.", text)
     assert "at α = 1 they shift the outputs, over their norm, 0.95 times" in text
     assert "the arithmetic form enlarges the shift up to 10" in text
     word, text = unitization(lambda r: 1.5 * r)

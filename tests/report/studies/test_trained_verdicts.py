@@ -47,10 +47,10 @@ def test_moments(survives: float, word: str) -> None:
         made.curve("moments", "pairs", "mirrored", (1, 64), lambda d: 0.9, lambda d: 0.85, "at least"),
     )
     assert said == word
-    assert "Cheap lower bounds see, of what survives and on average: coordinates 60 %." in text
+    assert "Cheap lower bounds see, of what survives and on average: coordinates 60.0 % (59.9 to 60.1)." in text
     assert ("That is negligible, less than 5 %." in text) == (word == "fails")
-    assert "coordinates 70 %" in text
-    assert "0.900 (mirrored) of √(2d) apart at d = 64" in text
+    assert "coordinates 70.0 % (69." in text
+    assert "0.900 (0.891 to 0.909) (mirrored) of √(2d) apart at d = 64" in text
 
 
 def test_moments_below_their_least_fail() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -26,6 +28,11 @@ def row(studies: Studies, study: str, panel: str, curve: str, at: int = -1) -> p
     rows = studies.panel(study, panel)
     rows = rows[rows["curve"] == curve]
     return rows.iloc[at] if len(rows) else None
+
+
+def point(averaged: pd.Series) -> Interval:
+    """The interval of an averaged point."""
+    return Interval(averaged["mean"], averaged["low"], averaged["high"], int(averaged["seeds"]))
 
 
 def xs(studies: Studies, study: str, panel: str, curve: str) -> np.ndarray:
@@ -91,7 +98,13 @@ def power(interval: Interval) -> str:
     return number(interval.mean) + change(interval)
 
 
+def brief(interval: Interval, said: Callable[[float], str] = number) -> str:
+    """A mean and the ends of its interval; where there is none the mean alone."""
+    low, high = (said(end).removesuffix(" %") for end in (interval.low, interval.high))
+    return said(interval.mean) + (f" ({low} to {high})" if interval.known else "")
+
+
 def share(interval: Interval) -> str:
     """A fraction as a percentage with its interval."""
-    hundredfold = Interval(100 * interval.mean, 100 * interval.low, 100 * interval.high, interval.count)
+    hundredfold = interval.scaled(100)
     return f"{number(hundredfold.mean)} %{change(hundredfold)}"

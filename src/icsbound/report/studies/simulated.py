@@ -12,9 +12,11 @@ from icsbound.report.studies.reading import (
     FAILS,
     HOLDS,
     OPEN,
+    brief,
     exponent,
     last_over_first,
     over,
+    point,
     power,
     ranks,
     row,
@@ -48,7 +50,8 @@ def dimension(studies: Studies) -> tuple[str, str]:
     )
     pair = row(studies, "dimension", "scale-free", "cube against cross-polytope")
     if pair is not None:
-        text += f"At d = {pair['x']:g} a pair of laws uses {percent(pair['mean'] / math.sqrt(2))} of the bound √(2d). "
+        used = point(pair).scaled(1 / math.sqrt(2))
+        text += f"At d = {pair['x']:g} a pair of laws uses {brief(used, percent)} of the bound √(2d). "
     tensors = studies.panel("dimension", "absolute")
     tensors = tensors[tensors["curve"] == "pattern and its negative, whole tensor"]
     if len(tensors):
@@ -83,14 +86,12 @@ def noise(studies: Studies) -> tuple[str, str]:
         }[words[-1]]
     alone = row(studies, "noise", "noise alone", "W1, frozen law", 0)
     if alone is not None:
-        text += (
-            f"One layer under two batches of {alone['x']:g} moves by {number(alone['mean'])} though nothing changed. "
-        )
+        text += f"One layer under two batches of {alone['x']:g} moves by {brief(point(alone))} though nothing changed. "
     least, most = (row(studies, "noise", "lag", "rate 0.1", at) for at in (0, -1))
     if least is not None and most is not None:
         text += f"Behind a mean that drifts by {number(most['x'])} deviations a step, running averages lag by W1 = "
-        text += f"{number(most['mean'])}; at {number(least['x'])}, where noise is what is left, by "
-        text += f"{number(least['mean'])}. "
+        text += f"{brief(point(most))}; at {number(least['x'])}, where noise is what is left, by "
+        text += f"{brief(point(least))}. "
     curve = "W1, frozen law, M = 256"
     tails, kurtosis = last_over_first(studies, "noise", "tails", curve), xs(studies, "noise", "tails", curve)
     if tails.count:
@@ -106,7 +107,7 @@ def unitization(studies: Studies) -> tuple[str, str]:
     if len(flips):
         worst = flips.loc[flips["mean"].idxmax()]
         text += f"Where small samples change sign, the {worst['curve']} form enlarges the shift up to "
-        text += f"{number(worst['mean'])} times."
+        text += f"{brief(point(worst))} times."
     return together(*(one for _, words in said for one in words)), text
 
 
@@ -114,7 +115,7 @@ def _levels_off(studies: Studies) -> tuple[str, list[str]]:
     """How far understated deviations move each form, and whether the harmonic one stops."""
     name, text, words = "stale deviations", "", list[str]()
     far = {called: row(studies, "unitization", name, curve) for called, curve in NAMED.items()}
-    each = [f"{number(one['mean'])} ({called})" for called, one in far.items() if one is not None]
+    each = [f"{brief(point(one))} ({called})" for called, one in far.items() if one is not None]
     x = xs(studies, "unitization", name, NAMED["harmonic, α = 0.5"])
     if each and len(x) > 1:
         text = f"Deviations understated {x[-1]:,.0f} times shift the outputs by {listed(each)}. "
@@ -123,9 +124,8 @@ def _levels_off(studies: Studies) -> tuple[str, list[str]]:
     if len(x) > 1 and all(len(one) for one in ends):
         harmonic, arithmetic = (one.iloc[:, -1] / one.iloc[:, 0] for one in ends)
         words = [word(student(np.log(harmonic / arithmetic).dropna()), math.log(0.1), "lower", exact=True)]
-        grown = [last_over_first(studies, "unitization", name, curve).mean for curve in pair]
-        text += f"From {x[0]:g} times on, the arithmetic form grew {number(grown[1])} times, the harmonic "
-        text += f"{number(grown[0])}: "
+        grown = [brief(last_over_first(studies, "unitization", name, curve)) for curve in pair]
+        text += f"From {x[0]:g} times on, the arithmetic form grew {grown[1]} times, the harmonic {grown[0]}: "
         text += {HOLDS: "it levels off. ", FAILS: "it does not level off. "}.get(
             words[0], "whether it levels off is not resolved. "
         )

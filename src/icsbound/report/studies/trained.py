@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
+import pandas as pd
 
 from icsbound.report.intervals import student
 from icsbound.report.studies.points import Studies
-from icsbound.report.studies.reading import FAILS, HOLDS, OPEN, power, rank, row, share, together, values, word
+from icsbound.report.studies.reading import (
+    FAILS,
+    HOLDS,
+    OPEN,
+    brief,
+    point,
+    power,
+    rank,
+    row,
+    share,
+    together,
+    values,
+    word,
+)
 from icsbound.report.wording import count, listed, number, percent, points, times
 
 NEGLIGIBLE = 0.05  # a share of the shift below which it does not matter
@@ -49,7 +65,7 @@ def moments(studies: Studies) -> tuple[str, str]:
     text = ""
     if len(pairs):
         last = pairs[pairs["x"] == pairs["x"].max()]
-        each = [f"{number(one.mean)} ({one.curve})" for one in last.itertuples()]
+        each = [f"{brief(point(one))} ({one['curve']})" for _, one in last.iterrows()]
         text = f"Laws with equal means and variances lie {listed(each)} of √(2d) apart at d = {last['x'].iloc[0]:g}. "
     survive = student(values(studies, "moments", "training", "survives matching").mean(axis=1))
     if not survive.count:
@@ -58,11 +74,12 @@ def moments(studies: Studies) -> tuple[str, str]:
     if survive.known and survive.high < NEGLIGIBLE:
         text += f"That is negligible, less than {percent(NEGLIGIBLE, 0)}. "
     for panel, what in (("training", "of all of it"), ("survivors", "of what survives")):
-        seen = studies.panel("moments", panel)
+        seen = studies.by_seed("moments", panel)
         seen = seen[seen["curve"] != "survives matching"]
         if len(seen):
-            by_bound = seen.groupby("curve", sort=False)["mean"].mean()
-            each = [f"{curve.removeprefix('seen by: ')} {percent(v, 0)}" for curve, v in by_bound.items()]
+            each = [
+                f"{bound.removeprefix('seen by: ')} {found}" for bound, found in _means(seen, seen["curve"], 1).items()
+            ]
             text += f"Cheap lower bounds see, {what} and on average: {listed(each, 8)}. "
     return word(survive, NEGLIGIBLE, "higher"), text
 
@@ -140,16 +157,15 @@ def information(studies: Studies) -> tuple[str, str]:
     if len(own) and own.shape == full.shape:
         text += "On those of a network whose alpha was trained, it gains by that alpha over alpha = 1: "
         text += f"{points(student((own - full).mean(axis=1)))}. "
-    moved = studies.panel("information", "offset")
-    far = moved[moved["x"] == moved["x"].max()].set_index("curve")["mean"]
-    if {"raw, unitized", "batch norm, unitized"} <= set(far.index):
-        text += f"With means {moved['x'].max():,.0f} deviations away from 0 it is right in "
-        text += f"{percent(far['raw, unitized'])} on raw outputs unitized, and in "
-        text += f"{percent(far['batch norm, unitized'])} on normalized ones. "
+    far = [row(studies, "information", "offset", curve) for curve in ("raw, unitized", "batch norm, unitized")]
+    if (direct := far[0]) is not None and (normalized := far[1]) is not None:
+        text += f"With means {direct['x']:,.0f} deviations away from 0 it is right in "
+        text += f"{brief(point(direct), percent)} on raw outputs unitized, and in "
+        text += f"{brief(point(normalized), percent)} on normalized ones. "
     least, most = (row(studies, "information", "norm", "linear probe", at) for at in (0, -1))
     if least is not None and most is not None:
-        text += f"Of the variance of the norm, a linear probe explains {percent(least['mean'])} at α = {least['x']:g} "
-        text += f"and {percent(most['mean'])} at α = {most['x']:g}."
+        text += f"Of the variance of the norm, a linear probe explains {brief(point(least), percent)} at "
+        text += f"α = {least['x']:g} and {brief(point(most), percent)} at α = {most['x']:g}."
     return word(gap, 0.0, "higher"), text
 
 
@@ -163,8 +179,9 @@ def shift(studies: Studies) -> tuple[str, str]:
     layers = studies.panel("shift", "by layer")
     parts = layers["curve"].str.split(" · ", n=1, expand=True)
     layers = layers.assign(condition=parts[0], arm=parts[1])
-    by_arm = layers.groupby("arm", sort=False)["mean"].mean()
-    text += f"Layers move by {listed([f'{number(v)} spreads in {arm}' for arm, v in by_arm.items()])} on average. "
+    moved = studies.by_seed("shift", "by layer")
+    each = [f"{found} spreads in {arm}" for arm, found in _means(moved, _arms(moved)).items()]
+    text += f"Layers move by {listed(each)} on average. "
     own = layers[layers["arm"] == "bn"]
     if len(own):
         first = own[own["place"] == 0].set_index("condition")["mean"]
@@ -173,11 +190,23 @@ def shift(studies: Studies) -> tuple[str, str]:
         where = number(float(peak["place"].mean()), 2)
         text += f"In batch norm the distance is largest at layer {where} of 0 to {int(own['place'].max())} on average, "
         text += f"and in {len(grows)} of {count(len(peak), 'condition')} a quarter or more above that of the first. "
-    left = studies.panel("shift", "accuracy")
+    left = studies.by_seed("shift", "accuracy")
     left = left[~left["curve"].str.startswith("none · ")]
-    means = left.assign(arm=left["curve"].str.split(" · ").str[1]).groupby("arm", sort=False)["mean"].mean()
-    text += f"Accuracy that is left, mean over conditions: {listed([f'{a} {percent(v)}' for a, v in means.items()])}."
+    each = [f"{arm} {found}" for arm, found in _means(left, _arms(left), 1).items()]
+    text += f"Accuracy that is left, mean over conditions: {listed(each)}."
     return together(*(word(found, 0.0, "lower") for found in ranks.values())), text
+
+
+def _arms(rows: pd.DataFrame) -> pd.Series:
+    """The arm in the names of curves "condition · arm"."""
+    return rows["curve"].str.split(" · ", n=1).str[1]
+
+
+def _means(rows: pd.DataFrame, by: pd.Series, decimals: int | None = None) -> dict[str, str]:
+    """For each of `by` the mean over its rows, in words, with the interval over seeds; with `decimals` in percent."""
+    said = number if decimals is None else partial(percent, decimals=decimals)
+    means = rows.groupby([by.rename("by"), "seed"], sort=False)["value"].mean()
+    return {str(name): brief(student(own), said) for name, own in means.groupby(level=0, sort=False)}
 
 
 def _ranks(studies: Studies, which: str) -> list[float]:
