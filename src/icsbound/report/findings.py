@@ -60,8 +60,10 @@ def accuracy(study: Study) -> Group:
         values, control = st.accuracy(study, arm), study.control(arm)
         if values.empty:
             continue
-        spread = f" ({percent(values.min())} to {percent(values.max())} by seed)" if len(values) > 1 else ""
-        text = f"{arm} reaches {percent(values.mean(), 2)}{spread}"
+        mean = st.student(values)
+        reached = replace(mean, low=max(mean.low, 0.0), high=min(mean.high, 1.0)) if mean.known else mean
+        between = change(reached.scaled(100), " %") if reached.known else ""
+        text = f"{arm} reaches {percent(mean.mean, 2)}{between}"
         difference = st.accuracy_difference(study, arm, control) if control else st.student([])
         if difference.count:
             found.append(Finding(f"{text}: {points(difference)} against {control}.", difference.verdict()))
