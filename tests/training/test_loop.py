@@ -337,7 +337,7 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path, changes
     recipe = recipes.recipe(epochs=2, **{"batch_size": 16, **changes.pop("recipe", {})})
     with pytest.raises(InputError, match=message):
         loop.train(
-            TrainConfig(**{"model": "resnet8:width=2", "channels_last": False, "recipe": recipe, **changes}),
+            TrainConfig(**{"model": "resnet8:width=2", "recipe": recipe, **changes}),
             tmp_path / "run",
         )
     assert list(tmp_path.iterdir()) == []
