@@ -148,10 +148,9 @@ def _kinds(lines: Sequence[Line]) -> dict[tuple[Where, Where], tuple[str, _Runs]
 
 def _wholes(by_run: _Runs) -> list[tuple[Where, ...]]:
     """The sets of cases that runs have and that are no part of another run's."""
-    sets = dict.fromkeys(tuple(sorted(own, key=str)) for own in by_run.values())
-    wholes = [cases for cases in sets if not any(set(cases) < set(other) for other in sets)]
-    order = {case: k for k, case in enumerate(case for own in by_run.values() for case in own)}
-    return [tuple(sorted(cases, key=lambda case: order[case])) for cases in wholes]
+    sets = dict.fromkeys(frozenset(own) for own in by_run.values())
+    every = dict.fromkeys(case for own in by_run.values() for case in own)
+    return [tuple(c for c in every if c in cases) for cases in sets if not any(cases < other for other in sets)]
 
 
 def _mean_of(kind: str, cases: Sequence[Where]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from icsbound.report import plots
-from icsbound.report.page import Page, render
+from icsbound.report.page import Page, write
 from icsbound.report.results import figures, findings, markdown, reproduce, tables
 from icsbound.report.results.groups import slugs
 from icsbound.report.results.table import Table, load
@@ -89,11 +89,9 @@ def build(path: Path, out: Path, claims: Sequence[Path] = ()) -> Path:
         setting=reproduce.setting(table),
         source=SOURCE,
     )
-    text = render(page)
-    out.mkdir(parents=True, exist_ok=True)
-    plots.save(drawn, out / "figures")
+    written = write(page, out)
     plots.write(out / "results.md", markdown.text(table, drawn).encode("utf-8"))
-    return plots.write(out / "report.html", text.encode("utf-8", "replace"))
+    return written
 
 
 def build_markdown(path: Path, out: Path, claims: Sequence[Path] = ()) -> Path:
