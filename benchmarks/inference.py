@@ -8,8 +8,9 @@ promised:
 false alarm      nothing moved, yet p <= level. Laws: Gaussian clouds whose rows belong together (correlated 0.995,
                  0.7) or not at all (0), rectified mixtures as layers give them, and, with --digits, outputs of a
                  layer of a network for two random sets of real digits.
-bound above W1   a held-out bound minus its quantile of errors exceeds W1, which is known: Gaussian clouds shifted
-                 by 1/2, or scaled by 3/2 (W1 = E|a| / 2, by the map along rays and the function |x|).
+bound above W1   a held-out bound minus its quantile of errors exceeds W1, which is known: Gaussian clouds, and the
+                 exponentials of Gaussian ones (heavy tails), shifted by 1/2; Gaussian ones scaled by 3/2
+                 (W1 = E|a| / 2, by the map along rays and the function |x|).
 shown above W1   the same of the one that is shown ("W1 at least"), chosen of the three after they are known, with its
                  quantile at a third of the level.
 moved too far    p <= level for "W1 is more than it is", by the smallest of the three tails, as a verdict takes it.
@@ -86,6 +87,11 @@ class Draws:
         a = self.normal(n, d)
         return a, correlation * a + math.sqrt(1 - correlation**2) * self.normal(n, d)
 
+    def heavy(self, n: int, d: int) -> tuple[Tensor, Tensor]:
+        """Two clouds of one lognormal law, whose rows are alike."""
+        a, b = self.unmoved(n, d, 0.7)
+        return a.exp(), b.exp()
+
     def rectified(self, n: int, d: int) -> tuple[Tensor, Tensor]:
         """Two clouds of one law with many exact zeros: rectified mixtures of a few latent variables that are alike."""
         a, b = self.unmoved(n, 3, 0.9)
@@ -103,6 +109,7 @@ def unmoved_laws(digits: bool) -> dict[str, Callable[[Draws, int, int], tuple[Te
     laws: dict[str, Callable[[Draws, int, int], tuple[Tensor, Tensor]]] = {
         f"Gaussian, rows correlated {c:g}": partial(Draws.unmoved, correlation=c) for c in (0.995, 0.7, 0.0)
     }
+    laws["heavy-tailed, rows correlated 0.7"] = Draws.heavy
     laws["rectified"] = Draws.rectified
     if digits:
         outputs = layer_of_digits()
@@ -133,14 +140,16 @@ def bounds(seeds: range, n: int, d: int, level: float) -> Iterator[Line]:
     quantile = statistics.NormalDist().inv_cdf(1 - level)
     # The mean norm of a Gaussian vector of d coordinates.
     radius = math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
-    moves: dict[str, tuple[Callable[[Tensor], Tensor], float]] = {
-        "shifted": (lambda b: b + 0.5 / math.sqrt(d), 0.5),
-        "scaled": (lambda b: 1.5 * b, 0.5 * radius),
+    gaussian = partial(Draws.unmoved, correlation=0.7)
+    laws: dict[str, tuple[Callable[[Draws, int, int], tuple[Tensor, Tensor]], Callable[[Tensor], Tensor], float]] = {
+        "shifted": (gaussian, lambda b: b + 0.5 / math.sqrt(d), 0.5),
+        "heavy-tailed, shifted": (Draws.heavy, lambda b: b + 0.5 / math.sqrt(d), 0.5),
+        "scaled": (gaussian, lambda b: 1.5 * b, 0.5 * radius),
     }
-    for law, (move, w1) in moves.items():
+    for law, (clouds, move, w1) in laws.items():
         found = []
         for seed in seeds:
-            a, b = Draws(seed).unmoved(n, d, 0.7)
+            a, b = clouds(Draws(seed), n, d)
             found.append(held_out(a, move(b)))
         for name in ("potential", "shift", "norm"):
             estimates = [getattr(one, name) for one in found]
