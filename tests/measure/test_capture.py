@@ -313,6 +313,9 @@ def test_a_model_that_raises_midway() -> None:
         ((torch.ones(2, 3), torch.ones(3, 3)), r"probe must hold tensors of one length .*\[2, 3\].*\[3, 3\]"),
         (torch.ones(2, 3, device="meta"), "probe must be on cpu, where the model is, got a tensor on meta"),
         (torch.tensor([[1.0, 2, 3], [4, torch.nan, 6]]), r"probe must be finite, .* \(the first is row 1\)"),
+        ([3, torch.ones(2), torch.tensor([1, torch.inf])], r"probe\[2\] must be finite, .* \(the first is row 1\)"),
+        ({"x": torch.ones(1), "y": torch.tensor([torch.nan])}, r"probe\['y'\] must be finite"),
+        ({"x": torch.ones(1), "y": torch.ones(1, device="meta")}, r"probe\['y'\] must be on cpu, .* got a tensor on m"),
     ],
 )
 def test_bad_probes_are_named_before_work_starts(probe, message) -> None:

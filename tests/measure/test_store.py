@@ -53,6 +53,17 @@ def test_a_limit_changes_no_number() -> None:
         assert all(torch.equal(free[name], limited[name]) for name in SIZES)
 
 
+def test_a_layer_that_the_first_inputs_pass_by_is_measured_under_a_limit() -> None:
+    """Two inputs tell the widths: they need not reach every expert, and a layer that none reaches is named."""
+    model = networks.Lambda(
+        lambda self, x: self.expert(x) if bool((x > 0).any()) else x, expert=nn.Linear(2, 3), idle=nn.Linear(2, 3)
+    )
+    probe = torch.tensor([[-1.0, -1], [-1, -1], [1, 1]])
+    assert capture(model, probe, "expert", memory=36)["expert"].shape == (3, 3)
+    with pytest.raises(InputError, match="layers must run on the probe; layer 'idle' never ran on the probe: "):
+        capture(model, probe, ["expert", "idle"], memory=36)
+
+
 def test_a_model_of_one_batch_size_is_refused_in_its_first_batch_before_more_is_held() -> None:
     model = networks.Lambda(
         lambda self, x: self.last(self.norm(x.reshape(3, 2, 4).reshape(6, 4)).repeat(1, 1000)),

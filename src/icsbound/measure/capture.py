@@ -86,7 +86,8 @@ def capture(
     pass gives ``name#0``, ``name#1`` ...; of a tuple or dictionary the first tensor counts. The surrounding autocast
     applies.
 
-    model: any module; under data-parallel training every rank may call this alone.
+    model: any module; under data-parallel training every rank may call this alone, and has the clouds of its own
+        probe then (`icsbound.ICSMonitor` can gather those of all ranks).
     probe: n inputs, on axis 0 of a tensor, of each tensor of a sequence (positional arguments), or of a mapping
         (keyword arguments; what is no tensor is passed as it is).
     layers: None (every normalization layer), a name, a pattern, a module type, a predicate ``(name, module) ->
@@ -184,7 +185,7 @@ def trial(model: nn.Module, probe: Probe, layers: Layers, wanted: Sequence[str],
         warnings.simplefilter("ignore")  # all is said again where all inputs run
         try:
             return snapshot(model, _sliced(probe, slice(0, FEW)), layers, wanted, few)
-        except (InputError, RuntimeError):
+        except (InputError, RuntimeError):  # nor is a layer idle for all inputs that is for these, such as an expert's
             return None
 
 
@@ -202,27 +203,30 @@ def _run(model: nn.Module, batch: Probe, what: str) -> None:
         raise RuntimeError(f"the model raised {type(error).__name__} on {what}: {error}") from error
 
 
-def _tensors(probe: Probe) -> list[torch.Tensor]:
-    held = [probe] if isinstance(probe, torch.Tensor) else probe.values() if isinstance(probe, Mapping) else probe
-    return [value for value in held if isinstance(value, torch.Tensor)]
+def _tensors(argument: str, probe: Probe) -> dict[str, torch.Tensor]:
+    """The tensors that `probe` holds, by what a message calls them."""
+    if isinstance(probe, torch.Tensor):
+        return {argument: probe}
+    held = probe.items() if isinstance(probe, Mapping) else enumerate(probe)
+    return {f"{argument}[{key!r}]": value for key, value in held if isinstance(value, torch.Tensor)}
 
 
 def _size(argument: str, probe: Probe, model: nn.Module) -> int:
     """The number of inputs in `probe`; raises InputError if it has none, or lies on another device than the model."""
-    if not isinstance(probe, torch.Tensor | Sequence | Mapping) or isinstance(probe, str) or not _tensors(probe):
+    usable = isinstance(probe, torch.Tensor | Sequence | Mapping) and not isinstance(probe, str)
+    tensors = _tensors(argument, probe) if usable else {}
+    if not tensors:
         _check.fail(argument, "be a tensor, a sequence of tensors or a mapping that holds tensors", probe)
-    tensors = _tensors(probe)
-    sizes = sorted({len(tensor) if tensor.ndim else 0 for tensor in tensors})
+    sizes = sorted({len(tensor) if tensor.ndim else 0 for tensor in tensors.values()})
     if len(sizes) != 1 or sizes[0] == 0:
-        _check.fail(argument, "hold tensors of one length of at least 1 (inputs on axis 0)", [t.shape for t in tensors])
+        shapes = [tensor.shape for tensor in tensors.values()]
+        _check.fail(argument, "hold tensors of one length of at least 1 (inputs on axis 0)", shapes)
     devices = {parameter.device for parameter in [*model.parameters(), *model.buffers()]}
-    for tensor in tensors:
+    for name, tensor in tensors.items():
         if len(devices) == 1 and tensor.device not in devices:
-            raise InputError(
-                f"{argument} must be on {devices.pop()}, where the model is, got a tensor on {tensor.device}"
-            )
+            raise InputError(f"{name} must be on {devices.pop()}, where the model is, got a tensor on {tensor.device}")
         if tensor.dtype in _check.FLOATS:
-            _check.finite_rows(argument, tensor)
+            _check.finite_rows(name, tensor)
     return sizes[0]
 
 
