@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 import signal
+import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -138,6 +139,19 @@ def test_numbers_do_not_depend_on_the_jobs(run: Path, tmp_path: Path) -> None:
     assert lines(tmp_path / "1") == lines(tmp_path / "3")
 
 
+def test_jobs_are_distances_at_a_time(files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each distance waits for another one: one at a time would break the barrier."""
+    alone, meeting = measure._one, threading.Barrier(2)
+
+    def together(*of: Any) -> list[records.Record]:
+        meeting.wait(timeout=60)
+        return alone(*of)
+
+    monkeypatch.setattr(measure, "_one", together)
+    found = measure.measure(of_files(files, views=("pooled", "sample")), tmp_path / "m", jobs=2)
+    assert len(found) == 2 * LAYERS
+
+
 def test_numbers_do_not_depend_on_where_outputs_lie(run: Path, tmp_path: Path) -> None:
     spill = tmp_path / "spill"
     spill.mkdir()
@@ -261,7 +275,11 @@ def test_two_runs_each_by_its_own_config(run: Path, tmp_path: Path) -> None:
 def test_other_data_on_the_same_weights(run: Path, tmp_path: Path) -> None:
     shifted = "digits:shift=contrast,severity=5"
     config = of_run(run, data_b=("digits", shifted))
-    found = measure.measure(config, tmp_path / "m", jobs=1)
+    seen: list[Event] = []
+    found = measure.measure(config, tmp_path / "m", jobs=1, progress=seen.append)
+    assert [(event.run, event.step, event.steps) for event in seen] == [
+        (name, step, LAYERS) for name in ("digits", shifted) for step in range(1, LAYERS + 1)
+    ]
     by_run = {name: [one for one in found if one.distance.run == name] for name in ("digits", shifted)}
     assert [one.distance.value for one in by_run["digits"]] == [0.0] * LAYERS
     assert texts(by_run["digits"]) == {"below the floor"}
@@ -402,6 +420,13 @@ def bad(**changes: Any) -> tuple[dict[str, Any], str]:
             model="MODULE:make",
             data="MODULE:few",
             says="^data must be a function that returns 32 inputs when asked for them, got 5$",
+        ),
+        bad(
+            checkpoints=("TINY", "TINY"),
+            model="MODULE:make",
+            data="MODULE:tokens",
+            layers=("head", "layer.self_attn.out_proj"),
+            says="^layers must run on the probe; layer 'layer.self_attn.out_proj' never ran on the probe: ",
         ),
         bad(checkpoints=("FILE", "ODD"), says="^checkpoints must have names that can be shown, got "),
         bad(checkpoints=("RUN", "EMPTY"), says="must be the folder of a finished run; icsbound train --resume"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ def _distances(
     have = {_key(line) for line in known if isinstance(line, ShiftRecord)}
     taken: dict[State, Snapshot] = {}
     picture = Picture(states.config)
-    done = 0
+    pairs, done = (Counter(pair.run for pair in states.pairs), Counter[str]())
     for pair in states.pairs:
         taken = {state: one for state, one in taken.items() if state in (pair.a, pair.b)}
         for state in (pair.a, pair.b):
@@ -133,14 +134,14 @@ def _distances(
         a, b = taken[pair.a].clouds, taken[pair.b].clouds
         yield [line for line in picture.of(pair, a, b) if line not in known]
         missing = [name for name in a if (pair.run, *name, pair.a.step, pair.b.step) not in have]
-        total = len(a) * len(states.pairs)
-        done += len(a) - len(missing)
+        total = len(a) * pairs[pair.run]  # each run has a bar of its own
+        done[pair.run] += len(a) - len(missing)
         futures = [workers.submit(_one, states.config, pair, *name, a[name], b[name]) for name in missing]
         del a, b  # else three states would be held while the next is captured
         for future in futures:
             yield future.result()
-            done += 1
-            progress(Event(pair.run, done, total))
+            done[pair.run] += 1
+            progress(Event(pair.run, done[pair.run], total))
 
 
 def _layers(run: str, state: State, taken: Snapshot) -> list[Record]:
