@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import subprocess
 import sys
 
 import pytest
@@ -17,6 +18,11 @@ from icsbound.measure.estimates import Estimated, sinkhorn, sliced
 
 Tensor = torch.Tensor
 SEEDS = st.integers(0, 10**6)
+
+
+def test_what_messages_name_is_there_after_importing_the_package() -> None:
+    code = "import icsbound; icsbound.measure.estimates.sliced; icsbound.measure.sinks.scalars"
+    subprocess.run([sys.executable, "-c", code], check=True)  # what it may load is for the test of the architecture
 
 
 def clouds(seed: int, n: int = 30, m: int = 30, d: int = 4) -> tuple[Tensor, Tensor]:
