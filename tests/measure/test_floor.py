@@ -190,6 +190,17 @@ def test_an_unresolved_verdict_is_no_bool() -> None:
     assert report.verdict(level=0.0).text in ("below the floor", "not resolved")
 
 
+def test_one_row_that_moved_far_resolves_nothing() -> None:
+    """The distance is above its floor, and yet all of it comes from one input of sixteen."""
+    a = torch.tensor([-1.0, 1.0]).repeat(8)[:, None]
+    b = a.clone()
+    b[0] = 100.0
+    report = shift_report(a, b)
+    assert report.em.value > report.floor
+    assert report.held_out.p > 0.2
+    assert report.verdict().text == "not resolved"
+
+
 def synthetic(p: float, value: float = 1.0) -> Shift:
     error = 1.0
     z = math.sqrt(2) * _inverse_erfc(2 * p / 3)

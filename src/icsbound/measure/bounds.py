@@ -166,7 +166,7 @@ def radius(p: Pair, centre: Tensor | None = None) -> float:
 
     Valid for every c. Without `centre`, c is the geometric median of the equal mixture (which minimizes it), by 100
     Weiszfeld steps; where they stop matters for the tightness only. It pays with heavy tails and bounded outputs; in
-    second moments alone it is never better than `independent`.
+    second moments alone, sqrt((sqrt(tr S) + sqrt(tr S'))^2 + D^2), it is never better than `independent`.
     """
 
     def gathered(c: Tensor) -> Tensor:

@@ -194,7 +194,9 @@ def shift_report(a: Tensor, b: Tensor, seed: int = 0) -> Shift:
 
     Args:
         a: outputs (n, d) at the first step, the reference; n >= 8 (the normal approximation wants some tens).
-        b: outputs (n, d) of the same inputs, in the same order, at the second step.
+        b: outputs (n, d) of the same inputs, in the same order, at the second step. As many other inputs will do, and
+            errors and verdict hold as they are; but nothing pairs the rows then, so that the distance has all of the
+            excess that the floor shows, the paired bound says little, and a small shift needs far more inputs.
         seed: of the random halves.
     """
     _paired(a, b)

@@ -9,6 +9,10 @@ answer are those of Huang and Yu (CVPR 2020, arXiv 2001.02814).
 Under the *train law* (each mini-batch normalized by its own moments) every batch has mean 0 and second moment at
 most 1 in each channel, hence so has the mixture: there `batch_norm` holds for every batch size from 2, with no term
 for noise.
+
+What describes noise and bounds nothing has no function here: the factor 1 + (kurtosis + 1) / M for any law is an
+expansion with an unknown rest; running statistics of rate λ have errors δ of variance λ / (2 - λ) / M and lag by
+v (1 - λ) / λ behind a drift of v deviations a step. Such δ may be put into `Noise`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ def scalars(writer: ScalarWriter) -> Callable[[Record], None]:
 
     Tags: ``VIEW FIELD/LAYER`` at the later step of a distance (``pooled scale_free/layer1.bn1``), ``FIELD/LAYER`` for
     the parameters of a layer: one group of charts for each quantity, one chart for each layer; ``cost/FIELD`` for what
-    measuring took. What a record leaves open is left out.
+    measuring took. What a record leaves open is left out, and so are all other records: what a distance says (errors,
+    floor, held-out bounds) and its verdict go to a file, or to a sink of your own.
     """
 
     def sink(record: Record) -> None:
