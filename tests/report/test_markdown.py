@@ -38,6 +38,12 @@ def test_says_what_the_page_says(folder: Path, tmp_path: Path, capsys: pytest.Ca
     assert sorted(p.name for p in (path.parent / "figures").iterdir()) == sorted(f"{name}.svg" for name in drawn)
 
 
+def test_the_command_names_no_folder_of_one_machine() -> None:
+    given = "icsbound compare --data cifar10 --data-dir '/of one/machine' --model resnet8"
+    assert markdown.anywhere(given) == "icsbound compare --data cifar10 --data-dir DIR --model resnet8"
+    assert markdown.anywhere("icsbound train --arm bn") == "icsbound train --arm bn"
+
+
 def test_the_same_records_give_the_same_text(folder: Path, tmp_path: Path) -> None:
     one, other = (report.build(folder, tmp_path / name, markdown=True) for name in ("one", "other"))
     assert one.read_bytes() == other.read_bytes()

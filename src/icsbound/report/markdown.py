@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,9 +34,18 @@ def text(page: Page) -> str:
     parts += ["## Tables"] if shown else []
     for one in shown:
         parts += [f"### {plain(one.title)}", plain(one.note), table([one.columns, *_cells(one)])]
-    parts += ["## How to reproduce", *([textwrap.indent(page.command, "    ")] if page.command else [])]
+    parts += ["## How to reproduce", *([textwrap.indent(anywhere(page.command), "    ")] if page.command else [])]
     parts += ["\n".join(plain(f"- {name}: {value}") for name, value in page.setting), plain(page.source)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def anywhere(command: str) -> str:
+    """A command without the folder where the data lay: a repository is read on other machines."""
+    words = shlex.split(command)
+    places = [place for place, word in enumerate(words) if word == "--data-dir"]
+    for place in places:
+        words[place + 1] = "DIR"
+    return shlex.join(words)
 
 
 def findings(group: Group) -> list[str]:
