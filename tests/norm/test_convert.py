@@ -139,6 +139,29 @@ def test_hooks_and_marks_of_users_are_kept():
     assert not seen
 
 
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, nn.LazyBatchNorm2d])
+def test_hooks_before_the_forward_pass_and_before_loading_are_kept(kind):
+    net, seen = nn.Sequential(kind(2) if kind is nn.BatchNorm2d else kind()), []
+    handles = [
+        net[0].register_forward_pre_hook(lambda module, inputs: seen.append(type(module))),
+        net[0].register_load_state_dict_pre_hook(lambda module, *rest: seen.append(type(module))),
+    ]
+    checkpoint = nn.Sequential(nn.BatchNorm2d(2)).state_dict()
+    for change in (convert, revert, convert):
+        change(net)
+        net.load_state_dict(checkpoint)
+        assert seen == [type(net[0])]  # as lazy as before
+        seen.clear()
+    net(torch.randn(6, 2, 5, 5))
+    assert seen == [UnitizedBatchNorm2d]
+    for handle in handles:
+        handle.remove()
+    net(torch.randn(6, 2, 5, 5))
+    net.load_state_dict(checkpoint)
+    assert len(seen) == 1
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # the compiler's own
 def test_a_batch_norm_that_was_compiled_does_not_live_on():
     bn = nn.BatchNorm1d(3)

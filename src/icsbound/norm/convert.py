@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,7 @@ _WRAPPERS = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"
 _TAKEN = ("num_features", "eps", "momentum", "affine", "track_running_stats", "device", "dtype", "bias")
 # Attributes that belong to one side only; everything else on the module (hooks, mode, marks of users) moves along.
 _OWN = {"_parameters", "_buffers", "_modules", "eps", "settings", "alpha_init", "debias", "process_group"}
-_OWN |= {"_converted_from", "_compiled_call_impl", "_load_hook", "_initialize_hook"}
+_OWN |= {"_converted_from", "_compiled_call_impl"}
 
 
 @dataclass
@@ -82,7 +83,7 @@ def convert(model: nn.Module, *, strict: bool = False, **settings: Any) -> nn.Mo
             )
         warnings.warn(f"{len(found.left)} batch norms were left as they are: {listed}", UserWarning, stacklevel=2)
     elsewhere = next(model.parameters(), None)
-    return replaced(
+    return _swapped(
         model,
         {id(bn): _unitized(bn, settings, elsewhere) for _, bn, reason in kinds.batch_norms(model) if reason is None},
     )
@@ -120,7 +121,7 @@ def revert(model: nn.Module, *, exact: bool = True) -> nn.Module:
                 f"model must be the same network without unitization to be reverted, got {len(inexact)} layers that "
                 f"differ from batch norm: {_listed(inexact)}; pass exact=False to drop the difference"
             )
-    return replaced(model, {id(m): _reverted(m) for m in layers.values()})
+    return _swapped(model, {id(m): _reverted(m) for m in layers.values()})
 
 
 def _check_model(model: Any) -> None:
@@ -191,9 +192,7 @@ def _channels(bn: Any) -> int:
 
 
 def _move_attributes(old: nn.Module, new: nn.Module) -> None:
-    hooks = {"_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_load_state_dict_pre_hooks"}
-    skipped = _OWN | (hooks if isinstance(old, LazyModuleMixin) else set())  # a lazy module's own hooks are among them
-    new.__dict__.update({k: v for k, v in old.__dict__.items() if k not in skipped})
+    new.__dict__.update({k: v for k, v in old.__dict__.items() if k not in _OWN})
 
 
 def _reason_inexact(layer: UnitizedBatchNorm) -> str | None:
@@ -229,6 +228,20 @@ def _reverted(layer: UnitizedBatchNorm) -> nn.Module:
     new._buffers.update(buffers)
     new._modules.update(layer._modules)
     return nn.Sequential(new, nn.ReLU()) if layer.settings.activation == "relu" else new
+
+
+def _swapped(model: nn.Module, by_id: dict[int, nn.Module]) -> nn.Module:
+    """`replaced`, with the hooks that torch binds to the module they were registered on bound to the new one."""
+    for module in (inner for new in by_id.values() for inner in new.modules()):
+        own: Any = module
+        on_loading: Any = module._load_state_dict_pre_hooks
+        if hasattr(module, "_initialize_hook"):  # still lazy
+            own._forward_pre_hooks[own._initialize_hook.id] = own._infer_parameters
+            on_loading[own._load_hook.id].hook = own._lazy_load_hook
+        for hook in on_loading.values():
+            if hook.with_module:
+                hook.module = weakref.ref(module)
+    return replaced(model, by_id)
 
 
 def replaced(model: nn.Module, by_id: dict[int, nn.Module]) -> nn.Module:
