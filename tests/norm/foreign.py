@@ -29,6 +29,17 @@ class BatchNormAct2d(nn.BatchNorm2d):
         return self.act(self.drop(super().forward(x)))
 
 
+class SyncBatchNormAct(nn.SyncBatchNorm):
+    __module__ = "timm.layers.norm_act"
+
+    def __init__(self, num_features):
+        super().__init__(num_features)
+        self.drop, self.act = nn.Dropout(0.5), nn.SiLU()
+
+    def forward(self, x):
+        return self.act(self.drop(super().forward(x)))
+
+
 class FrozenBatchNormAct2d(FrozenBatchNorm2d):
     __module__ = "timm.layers.norm_act"
 

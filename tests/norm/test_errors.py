@@ -64,11 +64,11 @@ REFUSALS = {
     ),
     "integers": (
         call(UnitizedBatchNorm1d(3), 4, 3, dtype=torch.int64),
-        "x must be float64, float32, bfloat16 or float16, got dtype int64",
+        "x must be float64, float32, bfloat16 or float16, got a tensor of shape (4, 3) and dtype int64",
     ),
     "complex": (
         call(UnitizedBatchNorm1d(3), 4, 3, dtype=torch.complex64),
-        "x must be float64, float32, bfloat16 or float16, got dtype complex64",
+        "x must be float64, float32, bfloat16 or float16, got a tensor of shape (4, 3) and dtype complex64",
     ),
     "device": (
         call(UnitizedBatchNorm1d(3), 4, 3, device="meta"),

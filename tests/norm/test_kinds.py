@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 import torch
-from foreign import BatchNormAct2d, FrozenBatchNorm2d, FrozenBatchNormAct2d, InplaceAbn
+from foreign import BatchNormAct2d, FrozenBatchNorm2d, FrozenBatchNormAct2d, InplaceAbn, SyncBatchNormAct
 from problems import assert_near, trained
 from torch import nn
 from torch.nn.utils import parametrizations, prune
@@ -75,6 +75,45 @@ def test_a_lazy_one_loads_a_batch_norm_checkpoint():
     assert layer.alpha.tolist() == [0.25] * 3
 
 
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
+def test_a_lazy_one_that_had_loaded_a_checkpoint_keeps_it():
+    bn = trained(nn.Sequential(nn.BatchNorm2d(3)), (4, 3, 2, 2))[0]
+    lazy = nn.LazyBatchNorm2d()
+    lazy.load_state_dict(bn.state_dict())
+    layer, x = convert(nn.Sequential(lazy))[0].eval(), torch.randn(4, 3, 2, 2)
+    assert_near(layer(x), bn.eval()(x), 1e-6)
+    assert (type(layer), layer.num_features, layer.alpha.tolist()) == (UnitizedBatchNorm2d, 3, [0.0] * 3)
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
+def test_the_bound_of_a_lazy_one_counts_the_channels_that_it_loaded():
+    layer, twin = LazyUnitizedBatchNorm2d(), UnitizedBatchNorm2d(3)
+    layer.load_state_dict(twin.state_dict())
+    assert layer.bound(4) == twin.bound(4) > 0
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature:UserWarning")
+def test_a_refused_batch_leaves_a_lazy_one_lazy():
+    layer = LazyUnitizedBatchNorm2d()
+    refused = {
+        "x must be a torch tensor, got a list; torch.as_tensor(x) makes one of numbers": [[1.0]],
+        "x must be 4-dimensional for LazyUnitizedBatchNorm2d, got shape (3,)": torch.ones(3),
+        "x must be 4-dimensional for LazyUnitizedBatchNorm2d, got shape (4, 3, 5)": torch.ones(4, 3, 5),
+        "x must be float64, float32, bfloat16 or float16, got a tensor of shape (4, 3, 2, 2) and dtype int64": (
+            torch.ones(4, 3, 2, 2, dtype=torch.int64)
+        ),
+        "x must hold more than one value per channel in training, got shape (1, 3, 1, 1): a single value has no "
+        "variance; use a larger batch, or drop the incomplete last one": torch.ones(1, 3, 1, 1),
+    }
+    for message, x in refused.items():
+        with pytest.raises(InputError) as error:
+            layer(x)
+        assert str(error.value) == message
+        assert type(layer) is LazyUnitizedBatchNorm2d
+        assert layer.has_uninitialized_params()
+    assert layer(torch.ones(4, 5, 2, 2)).shape == (4, 5, 2, 2)
+
+
 def test_frozen_statistics_of_torchvision():
     bn = FrozenBatchNorm2d(3, eps=1e-3)
     for b in bn.buffers():
@@ -117,6 +156,21 @@ def test_batch_norm_with_activation_of_timm():
     x = torch.randn(3, 4, 2, 2)
     assert_near(layer(x), frozen(x), 1e-6)
     assert type(revert(layer)) is FrozenBatchNormAct2d
+
+
+def test_synchronized_batch_norm_with_activation_of_timm():
+    net = nn.Sequential(SyncBatchNormAct(4)).eval()
+    for p in (*net.parameters(), net[0].running_mean, net[0].running_var):
+        p.data.uniform_(0.5, 2)
+    original, x = copy.deepcopy(net), torch.randn(6, 4, 3, 3)
+    convert(net)
+    assert type(net[0]) is UnitizedBatchNormAct2d
+    assert net[0].process_group == "world"
+    assert_near(net(x), original(x), 1e-6)
+    revert(net)
+    assert type(net[0]) is SyncBatchNormAct
+    assert net[0].process_group is None
+    assert torch.equal(net(x), original(x))
 
 
 class Renormalized(nn.BatchNorm2d):

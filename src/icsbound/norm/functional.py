@@ -49,7 +49,7 @@ def unitized_batch_norm(
             that activation checkpointing repeats. None: not kept; then the batch's statistics are used in evaluation
             too.
         weight, bias: γ and β, (C,); None for 1 and 0.
-        alpha: α, (C,).
+        alpha: α, (C,). What lies outside of `alpha_range` is taken for its nearer end.
         training: normalize by the statistics of the batch; else by the running ones.
         momentum: weight of the new batch in the running statistics, a number: None is for the layer, which counts.
         eps, interpolation, scope, target, alpha_range, norm_eps, shrink_only, variance, activation, process_group: as
@@ -166,9 +166,7 @@ def check_input(
     With a `group` to exchange with, how many values there are is known only afterwards.
     """
     if x.dtype not in DTYPES:
-        raise InputError(
-            f"x must be float64, float32, bfloat16 or float16, got dtype {str(x.dtype).removeprefix('torch.')}"
-        )
+        _check.fail("x", "be float64, float32, bfloat16 or float16", x)
     if alpha.ndim != 1:
         raise InputError(f"alpha must have shape (C,), one value per channel, got {tuple(alpha.shape)}")
     C = alpha.shape[0]

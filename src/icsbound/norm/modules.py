@@ -121,10 +121,7 @@ class UnitizedBatchNorm(_NormBase):
         """(N, C, *) → the same shape, dtype and memory format."""
         if isinstance(x, torch.fx.Proxy) and type(self).forward is UnitizedBatchNorm.forward:
             return self._traced(x)
-        functional.check_tensor(x)
-        if x.ndim not in self._ranks:
-            wanted = " or ".join(f"{r}-dimensional" for r in self._ranks)
-            raise InputError(f"x must be {wanted} for {type(self).__name__}, got shape {tuple(x.shape)}")
+        self._check_rank(x)
         training = self.training
         update = training and self.track_running_stats and not functional.recomputing()
         mean, var, weight, bias, alpha = self._tensors()
@@ -138,6 +135,12 @@ class UnitizedBatchNorm(_NormBase):
         if counter is not None:  # not before: a batch that is refused does not count
             counter.add_(1)
         return y
+
+    def _check_rank(self, x: Tensor) -> None:
+        functional.check_tensor(x)
+        if x.ndim not in self._ranks:
+            wanted = " or ".join(f"{r}-dimensional" for r in self._ranks)
+            raise InputError(f"x must be {wanted} for {type(self).__name__}, got shape {tuple(x.shape)}")
 
     def _tensors(self) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor]:
         """Running mean and variance, γ, β and α."""
@@ -177,7 +180,7 @@ class UnitizedBatchNorm(_NormBase):
         if s.scope == "batch" or not bool(bounded.all()):
             return math.inf
         gamma = torch.ones_like(alpha) if self.weight is None else self.weight.detach().double().abs()
-        radius = s.kappa(self.num_features, positions) * float((gamma / alpha).max())
+        radius = s.kappa(len(alpha), positions) * float((gamma / alpha).max())
         return radius * math.sqrt(positions) if s.scope == "position" else radius
 
     def extra_repr(self) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 
+from icsbound.norm import functional
 from icsbound.norm.modules import (
     UnitizedBatchNorm,
     UnitizedBatchNorm1d,
@@ -93,15 +94,26 @@ class _Lazy(LazyModuleMixin, UnitizedBatchNorm):
                 self._buffers[name] = lazy_buffer(False, buffer.device, buffer.dtype)
 
     def initialize_parameters(self, x: Tensor) -> None:
-        """Give every parameter and buffer the channels of x, and its initial value."""
-        if not self._lazy():
-            return
+        """Give every parameter and buffer the channels of x, and its initial value; what was loaded keeps its own.
+
+        A batch that `forward` would refuse is refused here, and leaves the layer lazy.
+        """
+        self._check_rank(x)
+        tensors: tuple[Any, ...] = self._tensors()
+        mean, var, weight, bias, alpha = (
+            torch.empty(x.shape[1], device=t.device) if is_lazy(t) else t for t in tensors
+        )
+        group = functional.exchanging(self.process_group, self.training)
+        functional.check_input(x, mean, var, weight, bias, alpha, self.training, group)
         self.num_features = x.shape[1]
+        hollow = [t for t in tensors if is_lazy(t)]
         with torch.no_grad():
-            for tensor in (*self._parameters.values(), *self._buffers.values()):
-                if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
-                    tensor.materialize((self.num_features,))
-        self.reset_parameters()
+            for tensor in hollow:
+                tensor.materialize((self.num_features,))
+        if len(hollow) > 1:
+            self.reset_parameters()
+        elif hollow:  # α alone: `convert` found a batch norm that had loaded a checkpoint before its first input
+            nn.init.constant_(self.alpha, self.alpha_init)
 
     def reset_parameters(self) -> None:
         """Initial values, once the channels are known."""
