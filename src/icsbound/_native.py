@@ -31,31 +31,36 @@ def files() -> list[Path]:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The native library, or None where none was built for this installation or of these sources (said once)."""
-    for path in files():
-        native = _of_these_sources(path)
-        if native is None:
-            continue
+    """The native library, or None where none was built for this installation, or none fits (said once)."""
+    native, misfit = opened()
+    if native is not None:
         wanted = os.environ.get("ICSBOUND_SIMD")
         if wanted is not None:
             native.icsbound_simd_level(SIMD_LEVELS.index(_check.one_of("ICSBOUND_SIMD", wanted, SIMD_LEVELS)))
-        return native
-    logger.warning("no native library was built for this installation of icsbound: running on torch alone, slower")
-    return None
+    elif misfit is not None:
+        warnings.warn(
+            f"{misfit} and is left out: running on torch alone, slower; install icsbound again to build it",
+            stacklevel=2,
+        )
+    else:
+        logger.warning("no native library was built for this installation of icsbound: running on torch alone, slower")
+    return native
 
 
-def _of_these_sources(path: Path) -> ctypes.CDLL | None:
-    """The library at `path`, or None, with a warning, where it has another interface than this package calls."""
-    native = ctypes.CDLL(str(path))
-    found = native.icsbound_abi() if hasattr(native, "icsbound_abi") else None
-    if found == ABI:
-        return native
-    warnings.warn(
-        f"{path.name} was built from other sources (interface {found}, not {ABI}) and is left out: running on torch "
-        "alone, slower; install icsbound again to build it",
-        stacklevel=3,
-    )
-    return None
+def opened() -> tuple[ctypes.CDLL | None, str | None]:
+    """The first of `files` that this package can call, or else what is wrong with the last; neither where none is."""
+    misfit = None
+    for path in files():
+        try:
+            native = ctypes.CDLL(str(path))
+        except OSError as error:  # damaged, or of another system
+            misfit = f"{path.name} cannot be loaded ({error})"
+            continue
+        found = native.icsbound_abi() if hasattr(native, "icsbound_abi") else None
+        if found == ABI:
+            return native, None
+        misfit = f"{path.name} was built from other sources (interface {found}, not {ABI})"
+    return None, misfit
 
 
 @functools.cache

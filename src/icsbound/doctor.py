@@ -37,7 +37,7 @@ def _backend_on_cuda() -> dict[str, str] | None:
 
 def examine() -> dict[str, Any]:
     """Versions, devices, the native library and the extras, as plain values."""
-    library = _native.library()
+    library, misfit = _native.library(), _native.opened()[1]
     packages = {extra: {name: _version_of(name) for name in names} for extra, names in EXTRAS.items()}
     return {
         "icsbound": _version.__version__,
@@ -52,6 +52,7 @@ def examine() -> dict[str, Any]:
             *(["mps"] if torch.backends.mps.is_available() else []),
         ],
         "native_library": None if library is None else library._name,
+        "native_library_left_out": misfit,
         "layer_backend": ops.backend(torch.zeros(2, 1))._asdict(),
         "layer_backend_cuda": _backend_on_cuda(),
         "extras": packages,
@@ -67,8 +68,8 @@ def lines(found: dict[str, Any]) -> list[str]:
         "native library: "
         + (
             native
-            if native
-            else "none was built (no C++ compiler at install?); the layer runs on torch and the distance on POT, slower"
+            or (found["native_library_left_out"] or "none was built (no C++ compiler at install?)")
+            + "; the layer runs on torch and the distance on POT, slower"
         ),
         f"layer on the CPU: {cpu['name']} ({cpu['why']})",
         f"layer on CUDA: {cuda['name']} ({cuda['why']})" if cuda else "layer on CUDA: no device here",

@@ -64,7 +64,7 @@ def refusal(x: Tensor) -> str | None:
     if x.layout is not torch.strided:
         return f"the native kernels read strided tensors, and the layout of x is {x.layout}"
     if _calls() is None:
-        return "no native library was built for this installation"
+        return "no native library was loaded"
     return None
 
 
