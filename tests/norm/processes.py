@@ -98,6 +98,7 @@ def two(rank: int, world: int) -> None:
     with without_native_kernels():
         parts_equal_the_whole(rank, [3, 5], (8, 3, 2, 3))
     native_kernels_run_in_two_phases(rank)
+    one_exchange_each_way(rank)
     images_of_different_sizes(rank)
     large_means(rank)
     channels_last(rank)
@@ -115,6 +116,11 @@ def without_native_kernels() -> Iterator[None]:
         cpu.usable = usable
 
 
+def counting(name: str, call: Callable[..., Any], counted: Counter[str]) -> Callable[..., Any]:
+    """`call`, whose calls are counted under `name`."""
+    return lambda *args, **named: counted.update([name]) or call(*args, **named)
+
+
 def native_kernels_run_in_two_phases(rank: int) -> None:
     """What the processes share is exchanged between two native calls, not around another implementation."""
     if cpu._calls() is None:
@@ -123,16 +129,30 @@ def native_kernels_run_in_two_phases(rank: int) -> None:
     x = torch.randn(3, 3, 4, 4)[rank:].requires_grad_()
     counted: Counter[str] = Counter()
 
-    def counting(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *args: counted.update([name]) or call(*args)
-
-    forward, backward = cpu._calls()
-    calls, cpu._calls = cpu._calls, lambda: (counting("forward", forward), counting("backward", backward))
+    forward, backward = (counting(*named, counted) for named in zip(("forward", "backward"), cpu._calls(), strict=True))
+    calls, cpu._calls = cpu._calls, lambda: (forward, backward)
     try:
         layer(x).square().sum().backward()
     finally:
         cpu._calls = calls
     assert counted == {"forward": 2, "backward": 2}
+
+
+def one_exchange_each_way(rank: int) -> None:
+    """Every further exchange would be another wait for the slowest process."""
+    layer = UnitizedBatchNorm2d(3, process_group="world")
+    x = torch.randn(3, 3, 4, 4)[rank:].requires_grad_()
+    for implementation in (contextlib.nullcontext(), without_native_kernels()):
+        with implementation, pytest.MonkeyPatch.context() as patched:
+            counted: Counter[str] = Counter()
+            for name in [name for name in dir(dist) if name.startswith(("all_", "broadcast", "reduce"))]:
+                call = getattr(dist, name)
+                if callable(call):
+                    patched.setattr(dist, name, counting(name, call, counted))
+            y = layer(x)
+            assert counted == {"all_gather": 1}
+            y.square().sum().backward()
+            assert counted == {"all_gather": 1, "all_reduce": 1}
 
 
 def images_of_different_sizes(rank: int) -> None:
@@ -227,7 +247,11 @@ def limits(rank: int) -> None:
     """What cannot be synchronized is refused in every process alike, so that none waits for another."""
     layer = UnitizedBatchNorm1d(3, process_group="world")
     value = torch.randn(1 - rank, 3)  # one sample in the first process, none in the second
-    refused(lambda: layer(value), "x must hold more than one value per channel in training, over all processes")
+    refused(
+        lambda: layer(value),
+        "x must hold more than one value per channel in training, over all processes of process_group, got [1, 0]: use "
+        "a larger batch, or drop the incomplete last one",
+    )
     x = torch.randn(4, 3, requires_grad=True)
     refused(lambda: torch.func.grad(lambda t: layer(t).sum())(x), "process_group must be None under torch.func")
     assert layer.num_batches_tracked == 0  # what is refused is not counted

@@ -111,7 +111,7 @@ class _Exchange(coefficients.Whole):
         if part.values < 2 and float(self.values) < 2:  # looked at only where it can be: it waits for the device
             raise InputError(
                 "x must hold more than one value per channel in training, over all processes of process_group, "
-                f"got {int(self.values)}"
+                f"got {[int(n) for n in values_W[:, 0].tolist()]}: use a larger batch, or drop the incomplete last one"
             )
         if self.scope == "batch" and len(set(positions_W[samples_W > 0].tolist())) > 1:
             raise InputError(
