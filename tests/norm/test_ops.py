@@ -57,6 +57,26 @@ def test_without_weight_and_bias(scope):
         assert_near(found, right)
 
 
+@pytest.mark.parametrize("implementation", [by_ops, by_aten])
+@EVERY_FORM
+@EVERY_SCOPE
+@BOTH_MODES
+def test_a_free_alpha_outside_of_its_usual_range(implementation, form, scope, training):
+    # The harmonic form has its pole at α (1 - ν) = 1; no ν of this problem comes near one of the two beyond [0, 1].
+    p = problem((5, 3, 4, 6))
+    s = Settings(interpolation=form, scope=scope, alpha_range=None)
+    with torch.no_grad():
+        p.alpha.copy_(torch.tensor([-0.2, 0.4, 1.1]))
+    y, grads = implementation(p, s, training)
+    wanted, wanted_grads = composite(p, s, training)
+    if scope != "batch":  # where ν is 1 and no α changes anything
+        kept, _ = composite(p, s._replace(alpha_range=(0.0, 1.0)), training)
+        assert (wanted - kept).abs().amax((0, 2, 3)).gt(1e-3).tolist() == [True, False, True]
+    assert_near(y, wanted)
+    for found, right in zip(grads, wanted_grads, strict=True):
+        assert_near(found, right)
+
+
 @EVERY_SCOPE
 @pytest.mark.parametrize("variance", ["biased", "published"])
 def test_batch_statistics(scope, variance):
@@ -78,13 +98,14 @@ def call(p, settings, training):
 @EVERY_FORM
 @EVERY_SCOPE
 @BOTH_MODES
-def test_gradients_of_every_order(form, scope, training):
+@pytest.mark.parametrize("target", ["rms", "paper", 2.5])
+def test_gradients_of_every_order(form, scope, training, target):
     # Three samples of two channels and three positions: the smallest in which no two axes have one size.
     # α free (its rule at the ends of a range is a projection, not a derivative, and has tests of its own).
     p = problem((3, 2, 3), edges=False)
-    s = Settings(eps=1e-2, norm_eps=1e-2, interpolation=form, scope=scope, alpha_range=None)
+    s = Settings(eps=1e-2, norm_eps=1e-2, interpolation=form, scope=scope, target=target, alpha_range=None)
     assert gradcheck(call(p, s, training), p.leaves)
-    assert gradgradcheck(call(p, s, training), p.leaves)
+    assert gradgradcheck(call(p, s, training), p.leaves, fast_mode=target != "rms")
 
 
 @EVERY_SCOPE
