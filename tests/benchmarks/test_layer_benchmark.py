@@ -20,6 +20,31 @@ def test_shapes():
     assert layer.parsed(["--shapes", "256x1024", "64x96x7x7"]).shapes == [(64, 96, 7, 7), (256, 1024)]
 
 
+def test_what_it_measures_is_what_the_documentation_speaks_of():
+    assert layer.SHAPES == [
+        (128, 16, 32, 32),
+        (128, 32, 16, 16),
+        (128, 64, 8, 8),
+        (128, 64, 32, 32),
+        (32, 64, 56, 56),
+        (32, 256, 14, 14),
+        (32, 512, 7, 7),
+        (16, 256, 56, 56),
+        (64, 96, 7, 7),
+        (256, 1024),
+        (4, 32, 16, 32, 32),
+        (2, 64, 112, 112),
+    ]
+    assert list(layer.candidates((4, 3), relu=False, compiled=False, others=True)) == [
+        "batch norm",
+        "ours",
+        "ours, position",
+        "group norm (1)",
+        "ours over aten",
+        "composite",
+    ]
+
+
 @pytest.mark.parametrize(
     ("mode", "dtype"), [("train", torch.float32), ("train", torch.bfloat16), ("eval", torch.bfloat16)], ids=str
 )
