@@ -7,7 +7,10 @@ from collections import defaultdict
 
 
 class Ledger:
-    """Collects claims ``left <= right``. A violation is relative to the larger side, beyond a rounding allowance."""
+    """Collects claims ``left <= right``. A violation is relative to the larger side, beyond a rounding allowance.
+
+    Claims that nothing could violate, since `right` is infinite or `left` no more than rounding, are not counted.
+    """
 
     def __init__(self) -> None:
         self.count: dict[str, int] = defaultdict(int)
@@ -17,9 +20,9 @@ class Ledger:
     def claim(self, name: str, left: float, right: float, rounding: float, label: str = "") -> None:
         assert not math.isnan(left), (name, label)
         assert not math.isnan(right), (name, label)
-        self.count[name] += 1
         if right == math.inf:
             return
+        self.count[name] += left > rounding
         violation = max(0.0, left - right - rounding) / max(abs(left), abs(right), 1e-290)
         if violation > self.worst[name]:
             self.worst[name], self.where[name] = violation, label

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from clouds import draw
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ledger import Ledger
 
 from icsbound._check import InputError
@@ -162,7 +164,7 @@ def verify(cases: int, seed: int) -> Ledger:
 
 
 def test_no_bound_is_violated() -> None:
-    book = verify(330, seed=0)
+    book = verify(420, seed=0)
     assert book.total >= 10_000
     assert book.violated() == {}
 
@@ -170,8 +172,33 @@ def test_no_bound_is_violated() -> None:
 @pytest.mark.full
 @pytest.mark.parametrize("seed", range(10))
 def test_no_bound_is_violated_in_a_hundred_thousand_evaluations(seed: int) -> None:
-    book = verify(330, seed=50 + seed)
+    book = verify(450, seed=50 + seed)
     assert book.total >= 10_000
+    assert book.violated() == {}
+
+
+values = st.floats(-1e3, 1e3, allow_subnormal=False)
+clouds = st.lists(st.tuples(values, values), min_size=2, max_size=5).map(
+    functools.partial(torch.tensor, dtype=torch.float64)
+)
+alphas = st.floats(1e-3, 1)
+
+
+@given(clouds, clouds, alphas, alphas, st.floats(1e-3, 1e3), st.sampled_from(INTERPOLATIONS))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_no_bound_is_violated_on_chosen_numbers(
+    a: Tensor, b: Tensor, first: float, second: float, target: float, form: str
+) -> None:
+    book, n = Ledger(), min(len(a), len(b))
+    a, b = a[:n], b[:n]
+    u, v = ((z - z.mean(0)) / (z.var(0, correction=0) + 1e-5).sqrt() for z in (a, b))
+    book.claim("batch norm", emd(u, v).value, layer_bounds.batch_norm(2), rounding(u, v))
+    layers = [
+        Unitized(form, alpha, target, norms=z.norm(dim=1))  # type: ignore[arg-type]
+        for alpha, z in ((first, a), (second, b))
+    ]
+    x, y = (unitize(z, layer, 1e-5) for layer, z in zip(layers, (a, b), strict=True))
+    book.claim("unitized", emd(x, y).value, layer_bounds.unitized(*layers), rounding(x, y))
     assert book.violated() == {}
 
 
