@@ -1,5 +1,8 @@
 """Compiled models are measured like plain ones, and are compiled no more often for it."""
 
+from collections.abc import Callable
+from typing import Any
+
 import networks
 import pytest
 import torch
@@ -24,13 +27,29 @@ class Net(nn.Module):
         return self.body(x)
 
 
+class Counter(CompileCounterWithBackend):
+    """Counts compilations (`frame_count`), and how often what was compiled then ran (`runs`)."""
+
+    runs = 0
+
+    def __call__(self, graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        """Compile `graph`."""
+        fast = super().__call__(graph, inputs)
+
+        def counted(*args: Any) -> Any:
+            self.runs += 1
+            return fast(*args)
+
+        return counted
+
+
 @pytest.fixture(params=["aot_eager", pytest.param("inductor", marks=pytest.mark.full)])
-def counter(request: pytest.FixtureRequest) -> CompileCounterWithBackend:
+def counter(request: pytest.FixtureRequest) -> Counter:
     torch.compiler.reset()
-    return CompileCounterWithBackend(request.param)
+    return Counter(request.param)
 
 
-def compiled(model: Net, how: str, counter: CompileCounterWithBackend) -> nn.Module:
+def compiled(model: Net, how: str, counter: Counter) -> nn.Module:
     """`model`, compiled as a wrapper, in place, or in its body alone."""
     if how == "wrapper":
         return torch.compile(model, backend=counter, fullgraph=True)
@@ -48,11 +67,13 @@ def test_capture(how, law, counter) -> None:
     expected = capture(model, probe, law=law, batch_size=4)
     fast = compiled(model, how, counter)
     fast(x).sum().backward()
-    assert counter.frame_count == 1
+    assert (counter.frame_count, counter.runs) == (1, 1)
     with torch._dynamo.config.patch(error_on_recompile=True):
-        for _ in range(2):
+        for runs in (1, 2):
             found = capture(fast, probe, law=law, batch_size=4)
+            assert counter.runs == runs  # hooks see every layer since plain Python ran ...
             fast(x).sum().backward()
+            assert counter.runs == runs + 1  # ... and only meanwhile
     assert counter.frame_count == 1
     assert list(found) == list(expected)
     if law == "train":  # in eval the passes between have moved the running statistics
@@ -65,7 +86,7 @@ def test_monitored_training_is_the_unmonitored_one(attached, counter) -> None:
     final = []
     for monitored in (False, True):
         torch.compiler.reset()
-        counter.frame_count = 0
+        counter.frame_count = counter.runs = 0
         torch.manual_seed(1)
         model, probe = Net(), networks.images(12)
         fast = torch.compile(model, backend=counter, fullgraph=True)
@@ -78,6 +99,6 @@ def test_monitored_training_is_the_unmonitored_one(attached, counter) -> None:
             optimizer.step()
             records += monitor.step(step) if monitored else []
         final.append(model.state_dict())
-        assert counter.frame_count == 1
+        assert (counter.frame_count, counter.runs) == (1, 3)
     assert len(records) == 4 * (1 + 3) + 3 * 2 * 3  # what it cost and the layers, at 4 steps; distances after the first
     assert all(torch.equal(a, b) for a, b in zip(*(state.values() for state in final), strict=True))
