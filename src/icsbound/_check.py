@@ -103,6 +103,11 @@ def finite_rows(argument: str, value: torch.Tensor) -> torch.Tensor:
 
 def cloud(argument: str, value: Any) -> torch.Tensor:
     """Return `value` if it is a non-empty, finite floating-point tensor of shape (n, d)."""
+    return finite_rows(argument, _filled(argument, value))
+
+
+def _filled(argument: str, value: Any) -> torch.Tensor:
+    """Return `value` if it is a cloud by all but its numbers, which on some devices cannot be asked."""
     if not isinstance(value, torch.Tensor):
         fail(argument, "be a torch tensor of shape (n, d)", value)
     if value.ndim != 2 or not value.is_floating_point():
@@ -111,14 +116,15 @@ def cloud(argument: str, value: Any) -> torch.Tensor:
         fail(argument, "have dtype float16, bfloat16, float32 or float64", value)
     if value.shape[0] == 0 or value.shape[1] == 0:
         fail(argument, "have at least one row and one column", value)
-    return finite_rows(argument, value)
+    return value
 
 
 def clouds(a: Any, b: Any) -> None:
     """Raise InputError if `a` and `b` are not two clouds (see `cloud`) of one width on one device."""
-    cloud("a", a)
-    cloud("b", b)
+    a, b = _filled("a", a), _filled("b", b)
     if a.shape[1] != b.shape[1]:
         raise InputError(f"a and b must have the same number of columns, got {a.shape[1]} and {b.shape[1]}")
     if a.device != b.device:
         raise InputError(f"a and b must be on one device, got {a.device} and {b.device}")
+    finite_rows("a", a)
+    finite_rows("b", b)

@@ -65,7 +65,7 @@ def test_equals_scipy_on_ten_thousand_cases(seed: int) -> None:
     fuzz(1000, seed=100 + seed)
 
 
-@pytest.mark.parametrize("sizes", [(5, 7), (40, 13), (1, 9), (9, 1)])
+@pytest.mark.parametrize("sizes", [(5, 7), (40, 13), (1, 9), (9, 1), (12, 12)])
 @pytest.mark.parametrize("d", [1, 4])
 def test_unequal_sizes_and_weights_equal_pot(sizes: tuple[int, int], d: int) -> None:
     g = torch.Generator().manual_seed(sum(sizes) + d)
@@ -78,8 +78,8 @@ def test_unequal_sizes_and_weights_equal_pot(sizes: tuple[int, int], d: int) -> 
             for n, w in zip(sizes, (weights_a, weights_b), strict=True)
         ]
         assert result.value == pytest.approx(float(ot.emd2(*masses, distances(a, b))), rel=1e-9)
-        assert result.matching is None
-        assert result.paired is None
+        assigned = len(a) == len(b) and weights_a is None and weights_b is None
+        assert (result.matching is not None) == (result.paired is not None) == assigned
         check(result, a, b)
 
 
@@ -198,6 +198,7 @@ def test_no_trace_of_gradients() -> None:
         (torch.zeros(0, 2), torch.zeros(1, 2), None, "a must have at least one row and one column"),
         (torch.zeros(3, 2), torch.zeros(3, 4), None, "a and b must have the same number of columns, got 2 and 4"),
         (torch.zeros(2, 2), torch.tensor([[0.0, 1], [0, math.nan]]), None, "b must be finite.*first is row 1"),
+        (torch.zeros(2, 2), torch.zeros(2, 2, device="meta"), None, "a and b must be on one device, got cpu and meta"),
         (
             torch.zeros(2, 2),
             torch.zeros(2, 2),
@@ -264,7 +265,8 @@ def test_what_is_named_instead_takes_no_matrix() -> None:
     assert 8 * cost.LARGEST**2 <= cost.MAX_BYTES < 8 * (cost.LARGEST + 1) ** 2
 
 
-def test_missing_pot_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_pot(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def without_pot(name: str, *args: object, **kwargs: object) -> object:
@@ -273,5 +275,22 @@ def test_missing_pot_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(name, *args, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(builtins, "__import__", without_pot)
-    with pytest.raises(InputError, match=r"pip install 'icsbound\[emd\]'"):
+
+
+@pytest.mark.usefixtures("no_pot")
+def test_missing_pot_names_the_extra() -> None:
+    message = r"^the Earth Mover distance of these clouds needs POT, .*: pip install 'icsbound\[emd\]'$"
+    with pytest.raises(InputError, match=message):
         emd(torch.randn(3, 2), torch.randn(4, 2))
+
+
+@pytest.mark.usefixtures("no_pot")
+def test_without_the_native_library_pot_is_needed_for_equal_sizes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = (torch.randn(30, 4, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    monkeypatch.setattr("icsbound._native.library", lambda: None)
+    message = (
+        r"^the Earth Mover distance of these clouds \(without the native library\) needs POT, which is not installed: "
+        r"pip install 'icsbound\[emd\]'$"
+    )
+    with pytest.raises(InputError, match=message):
+        emd(a, b)

@@ -157,7 +157,9 @@ def _mean_cost(cost: Tensor, matching: Tensor) -> float:
 
 
 def _by_simplex(cost: Tensor) -> Assignment:
-    plan, _, v, _ = _network_simplex(cost, None, None)
+    # The one reason to come here that a user can do something about: `icsbound doctor` says why there is no library.
+    cause = " (without the native library)" if _native.library() is None else ""
+    plan, _, v, _ = _network_simplex(cost, None, None, cause)
     return Assignment(plan, _mean_cost(cost, plan), polished(cost, plan, v), "POT network simplex")
 
 
@@ -186,10 +188,10 @@ def transport(cost: Tensor, weights_a: Tensor, weights_b: Tensor) -> tuple[float
 
 
 def _network_simplex(
-    cost: Tensor, weights_a: Tensor | None, weights_b: Tensor | None
+    cost: Tensor, weights_a: Tensor | None, weights_b: Tensor | None, cause: str = ""
 ) -> tuple[Tensor, Tensor, Tensor, float]:
     """POT's exact solver: (column of the largest share of every row, u, v, cost)."""
-    ot = pot("the Earth Mover distance of these clouds")
+    ot = pot(f"the Earth Mover distance of these clouds{cause}")
     mass_a, mass_b = (np.empty(0) if w is None else w.numpy() for w in (weights_a, weights_b))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what POT warns about shows as a gap
