@@ -104,9 +104,12 @@ class Draws:
         return cloud[order[:n]], cloud[order[n : 2 * n]]
 
 
-def unmoved_laws(digits: bool) -> dict[str, Callable[[Draws, int, int], tuple[Tensor, Tensor]]]:
+Clouds = Callable[[Draws, int, int], tuple[Tensor, Tensor]]  # two of n rows and d columns
+
+
+def unmoved_laws(digits: bool) -> dict[str, Clouds]:
     """By name: two clouds (n, d) of one law."""
-    laws: dict[str, Callable[[Draws, int, int], tuple[Tensor, Tensor]]] = {
+    laws: dict[str, Clouds] = {
         f"Gaussian, rows correlated {c:g}": partial(Draws.unmoved, correlation=c) for c in (0.995, 0.7, 0.0)
     }
     laws["heavy-tailed, rows correlated 0.7"] = Draws.heavy
@@ -141,9 +144,10 @@ def bounds(seeds: range, n: int, d: int, level: float) -> Iterator[Line]:
     # The mean norm of a Gaussian vector of d coordinates.
     radius = math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
     gaussian = partial(Draws.unmoved, correlation=0.7)
-    laws: dict[str, tuple[Callable[[Draws, int, int], tuple[Tensor, Tensor]], Callable[[Tensor], Tensor], float]] = {
-        "shifted": (gaussian, lambda b: b + 0.5 / math.sqrt(d), 0.5),
-        "heavy-tailed, shifted": (Draws.heavy, lambda b: b + 0.5 / math.sqrt(d), 0.5),
+    shifted: tuple[Callable[[Tensor], Tensor], float] = (lambda b: b + 0.5 / math.sqrt(d), 0.5)
+    laws: dict[str, tuple[Clouds, Callable[[Tensor], Tensor], float]] = {
+        "shifted": (gaussian, *shifted),
+        "heavy-tailed, shifted": (Draws.heavy, *shifted),
         "scaled": (gaussian, lambda b: 1.5 * b, 0.5 * radius),
     }
     for law, (clouds, move, w1) in laws.items():

@@ -89,6 +89,8 @@ def test_that_none_was_built_is_a_warning_of_the_logger(
     ]
 
 
+# Without a compiler the package runs without the library, and there is no level to ask for; the first test above fails
+# where it must have been built.
 needs_library = pytest.mark.skipif(not _native.files(), reason="no native library was built for this installation")
 
 

@@ -18,7 +18,7 @@ from icsbound._check import InputError
 from icsbound.measure import layer_bounds
 from icsbound.measure.bounds import layer_bound
 from icsbound.measure.emd import emd
-from icsbound.measure.layer_bounds import INTERPOLATIONS, Noise, Unitized
+from icsbound.measure.layer_bounds import INTERPOLATIONS, Interpolation, Noise, Unitized
 
 Tensor = torch.Tensor
 INF = math.inf
@@ -187,16 +187,13 @@ alphas = st.floats(1e-3, 1)
 @given(clouds, clouds, alphas, alphas, st.floats(1e-3, 1e3), st.sampled_from(INTERPOLATIONS))
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_no_bound_is_violated_on_chosen_numbers(
-    a: Tensor, b: Tensor, first: float, second: float, target: float, form: str
+    a: Tensor, b: Tensor, first: float, second: float, target: float, form: Interpolation
 ) -> None:
     book, n = Ledger(), min(len(a), len(b))
     a, b = a[:n], b[:n]
     u, v = ((z - z.mean(0)) / (z.var(0, correction=0) + 1e-5).sqrt() for z in (a, b))
     book.claim("batch norm", emd(u, v).value, layer_bounds.batch_norm(2), rounding(u, v))
-    layers = [
-        Unitized(form, alpha, target, norms=z.norm(dim=1))  # type: ignore[arg-type]
-        for alpha, z in ((first, a), (second, b))
-    ]
+    layers = [Unitized(form, alpha, target, norms=z.norm(dim=1)) for alpha, z in ((first, a), (second, b))]
     x, y = (unitize(z, layer, 1e-5) for layer, z in zip(layers, (a, b), strict=True))
     book.claim("unitized", emd(x, y).value, layer_bounds.unitized(*layers), rounding(x, y))
     assert book.violated() == {}

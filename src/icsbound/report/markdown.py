@@ -42,9 +42,8 @@ def text(page: Page) -> str:
 def anywhere(command: str) -> str:
     """A command without the folder where the data lay: a repository is read on other machines."""
     words = shlex.split(command)
-    places = [place for place, word in enumerate(words) if word == "--data-dir"]
-    for place in places:
-        words[place + 1] = "DIR"
+    if "--data-dir" in words:
+        words[words.index("--data-dir") + 1] = "DIR"
     return shlex.join(words)
 
 
