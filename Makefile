@@ -16,13 +16,13 @@ QUIET := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE TORCHINDUCTOR_COMPILE_THREADS
 # One process a core; one that has finished its tests takes some of another's.
 SIDE_BY_SIDE := -n $(JOBS) --dist worksteal
 
-.PHONY: demo test test-page test-triton test-full lint bench-layer bench-layer-gpu bench-emd bench-train bench-monitor calibrate docs wheel clean
+.PHONY: demo test test-page test-triton test-zoo test-full zoo lint bench-layer bench-layer-gpu bench-emd bench-train bench-monitor calibrate docs wheel clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/icsbound compare --out runs/demo --force
 
 test: $(VENV)/test.stamp
-	$(QUIET) $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not full and not page"
+	$(QUIET) $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not full and not page and not zoo"
 	$(MAKE) lint
 
 lint: $(VENV)/test.stamp
@@ -42,9 +42,15 @@ test-triton: $(VENV)/triton.stamp
 		$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(if $(FULL),,-m "not full") \
 		tests/norm/kernels/test_ptx.py tests/norm/kernels/test_triton.py
 
+# Networks of torchvision and timm, converted, or built of the layer. Apart from `make test` because these libraries are
+# here for that alone.
+test-zoo: $(VENV)/zoo.stamp
+	$(QUIET) $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "zoo and not full" \
+		tests/benchmarks/test_zoo.py tests/norm/test_norm_layer.py tests/training/test_foreign.py tests/training/test_resnet.py
+
 # Longer evidence, and what needs a library of its own.
 test-full: $(VENV)/full.stamp
-	$(QUIET) $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not page"
+	$(QUIET) $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not page and not zoo"
 
 # The documentation as a site in build/site, a warning being an error. The gallery's pages are the examples, run for it.
 docs: $(VENV)/docs.stamp
@@ -86,6 +92,10 @@ calibrate: $(VENV)/test.stamp
 	mkdir -p runs
 	$(BIN)/python benchmarks/inference.py --digits --json runs/calibrate.json
 
+# Every batch-norm network of both libraries: some hours. It goes on from the lines that are kept, and adds to them.
+zoo: $(VENV)/zoo.stamp
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/zoo.py --out benchmarks/zoo.jsonl
+
 $(VENV)/torch.stamp: constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
@@ -116,6 +126,11 @@ $(VENV)/docs.stamp: $(VENV)/test.stamp
 
 $(VENV)/triton.stamp: $(VENV)/test.stamp
 	$(PIP) 'icsbound[triton]'
+	touch $@
+
+# Without dependencies: torchvision asks for a torch of its own index, and all else that both need is there.
+$(VENV)/zoo.stamp: $(VENV)/test.stamp
+	$(PIP) --no-deps torchvision timm
 	touch $@
 
 $(VENV)/wheel.stamp: $(VENV)/demo.stamp

@@ -36,6 +36,13 @@ def test_says_what_the_page_says(folder: Path, tmp_path: Path, capsys: pytest.Ca
     drawn = re.findall(r"^!\[.*\]\(figures/(.+)\.svg\)$", text, re.MULTILINE)
     assert drawn == [figure.name for key in page.sections for figure in page.figures if figure.section == key]
     assert sorted(p.name for p in (path.parent / "figures").iterdir()) == sorted(f"{name}.svg" for name in drawn)
+    # a figure with menus says which of their entries it is drawn for, and no other says it
+    menus = {figure.name: len(figure.chosen()) for key in page.sections for figure in page.figures}
+    assert (menus["shift-brackets"], menus["shift-ratios"], menus["accuracy"]) == (2, 1, 0)
+    notes = dict(zip(drawn, re.findall(r"^!\[.*\n\n\*.*?((?: Drawn here: .*)?)$", text, re.MULTILINE), strict=True))
+    assert {name: bool(note) for name, note in notes.items()} == {name: count > 0 for name, count in menus.items()}
+    assert notes["shift-brackets"] == " Drawn here: arm bn and view pooled; the page has menus for the others."
+    assert notes["shift-ratios"] == " Drawn here: view pooled; the page has a menu for the others."
 
 
 def test_the_command_names_no_folder_of_one_machine() -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import vision
+import zoo
 from small import config, few_digits
 from torch import nn
 
@@ -133,9 +133,10 @@ def test_an_arm_needs_batch_norms_and_dropout_a_place() -> None:
         network("nets:tiny", dropout=0.1)
 
 
+@pytest.mark.zoo
 @pytest.mark.parametrize("arm", ["bn", "gn:group_size=8", "unitized-1"])
 def test_networks_of_timm(arm: str) -> None:
-    vision.timm()
+    zoo.import_torchvision()  # which timm imports
     plain = network("timm:mobilenetv2_050", size=32, channels=1).eval()
     model = network("timm:mobilenetv2_050", arm, size=32, channels=1).eval()
     assert model(torch.randn(2, 1, 32, 32)).shape == (2, 5)
@@ -156,8 +157,9 @@ def test_networks_of_timm(arm: str) -> None:
         network("timm:resnet18:wings=2")
 
 
+@pytest.mark.zoo
 def test_networks_of_torchvision() -> None:
-    vision.torchvision()
+    zoo.import_torchvision()
     model = network("torchvision:squeezenet1_1:dropout=0.0", size=64)
     assert model(torch.randn(2, 3, 64, 64)).shape == (2, 5)
     assert network("torchvision:resnet18", "unitized", size=40)(torch.randn(2, 3, 40, 40)).shape == (2, 5)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-import vision
+import zoo
 from torch import nn
 
 from icsbound.training import arms, models, resnet
@@ -27,9 +27,10 @@ def test_the_networks_are_those_of_the_public_weights(name: str, parameters: int
     assert state["fc.weight"].shape[0] == 1000
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", pytest.param("resnet101", marks=pytest.mark.full)])
+@pytest.mark.zoo
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet101"])
 def test_torchvisions_weights_load_and_compute_the_same(name: str) -> None:
-    theirs = vision.torchvision().models.get_model(name, weights=None).eval()
+    theirs = zoo.import_torchvision().models.get_model(name, weights=None).eval()
     with torch.no_grad():
         for parameter in theirs.parameters():  # every batch norm different from its neighbours
             parameter.add_(0.05 * torch.randn_like(parameter) * parameter.abs().mean())

@@ -42,6 +42,11 @@ class Figure:
         spec.pop("config", None)
         return spec
 
+    def chosen(self) -> dict[str, str]:
+        """What the menus of the figure stand at to begin with, which is all that a saved figure shows."""
+        menus = [p for p in self.spec().get("params", []) if p.get("bind", {}).get("input") == "select"]
+        return {menu["name"]: menu["value"] for menu in menus}
+
 
 def arm_colour(study: Study, data: pd.DataFrame, legend: bool = False) -> alt.Color:
     """The colour of an arm: the same in every figure."""

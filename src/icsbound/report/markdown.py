@@ -12,6 +12,7 @@ from icsbound.report.figure import Figure
 from icsbound.report.finding import Group
 from icsbound.report.page import Page, cell
 from icsbound.report.tables import Table
+from icsbound.report.wording import listed
 
 
 def write(page: Page, out: Path) -> Path:
@@ -64,9 +65,14 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def image(figure: Figure) -> str:
-    """A figure by its name in ``figures/``, and below it how to read it and what it rests on."""
+    """A figure by its name in ``figures/``, and below it how to read it, what it rests on, and what of it is drawn."""
     alt = plain(figure.alt).replace("[", "(").replace("]", ")")
-    return f"![{alt}](figures/{figure.name}.svg)\n\n" + plain(f"*{figure.title}.* {figure.reading} {figure.basis}")
+    drawn = [f"{name} {value}" for name, value in figure.chosen().items()]
+    menus = "a menu" if len(drawn) == 1 else "menus"
+    note = f" Drawn here: {listed(drawn)}; the page has {menus} for the others." if drawn else ""
+    return f"![{alt}](figures/{figure.name}.svg)\n\n" + plain(
+        f"*{figure.title}.* {figure.reading} {figure.basis}{note}"
+    )
 
 
 def plain(text: str) -> str:
