@@ -1,6 +1,8 @@
 """Exported programs: what they compute for other batch sizes, what runs in them, what other runtimes make of them."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -121,6 +123,19 @@ def test_an_aot_inductor_package_agrees(tmp_path):
         for n in (7, 1):
             x = images(n)
             assert_near(loaded(x), network(x), 1e-5)
+    # The second needs nothing of this package, in a process that has never imported it.
+    torch.save(x, tmp_path / "x.pt")
+    subprocess.run([sys.executable, "-c", ELSEWHERE], cwd=tmp_path, check=True)
+    assert_near(torch.load(tmp_path / "y.pt"), network(x), 1e-5)
+
+
+ELSEWHERE = """
+import sys
+import torch
+run = torch._inductor.aoti_load_package("plain.pt2")
+torch.save(run(torch.load("x.pt")), "y.pt")
+assert not any(name.split(".")[0] == "icsbound" for name in sys.modules)
+"""
 
 
 def test_a_copy_of_a_converted_network_trains_as_a_program():

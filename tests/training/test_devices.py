@@ -5,17 +5,34 @@ import torch
 
 from icsbound.training import devices
 
+OLD, NEW, OTHER = {"avx512_bf16": False, "amx_bf16": False}, {"avx512_bf16": False, "amx_bf16": True}, {}
 
-@pytest.mark.parametrize(("emulated", "precision", "said"), [(True, "bf16", 1), (True, "no", 0), (False, "bf16", 0)])
+
+@pytest.mark.parametrize(
+    ("architecture", "has", "precision", "said"),
+    [
+        ("x86_64", OLD, "bf16", 1),
+        ("x86_64", OLD, "no", 0),
+        ("x86_64", NEW, "bf16", 0),
+        ("aarch64", OTHER, "bf16", 0),
+    ],
+)
 def test_says_once_that_bf16_is_emulated(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, emulated: bool, precision: str, said: int
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    architecture: str,
+    has: dict[str, bool],
+    precision: str,
+    said: int,
 ) -> None:
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: not emulated)
-    devices._bf16_is_emulated.cache_clear()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": architecture, **has}, raising=False)
+    devices._bf16_is_slow.cache_clear()
     with caplog.at_level(logging.WARNING, "icsbound"):
         for _ in range(2):
             devices.accelerator("cpu", precision)
-    devices._bf16_is_emulated.cache_clear()
-    expected = "precision bf16 on a processor without AVX-512: torch emulates it, and takes several times as long as "
-    assert [record.message for record in caplog.records] == [expected + "with precision no"] * said
+    devices._bf16_is_slow.cache_clear()
+    expected = (
+        "precision bf16 on a processor without instructions for it (AVX512_BF16, AMX): torch emulates it and takes "
+        "twice to nine times as long as with precision no"
+    )
+    assert [record.message for record in caplog.records] == [expected] * said
