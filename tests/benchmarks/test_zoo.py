@@ -139,7 +139,6 @@ def test_memory_that_is_not_there_is_no_failure(monkeypatch):
     [
         ("torchvision", "resnet18", 20),
         ("torchvision", "shufflenet_v2_x0_5", 56),
-        ("torchvision", "r3d_18", 20),
         ("torchvision", "resnet18(norm_layer)", 20),
         ("timm", "ghostnet_050", 80),
         ("timm", "levit_128s", 52),

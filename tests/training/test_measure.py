@@ -343,6 +343,20 @@ def other():
 def wrong():
     return 3
 
+class Expert(nn.Module):
+    """A layer that runs only where an input needs it."""
+    def __init__(self):
+        super().__init__()
+        self.expert, self.head = nn.Linear(2, 3), nn.Linear(2, 3)
+    def forward(self, x):
+        return self.expert(x) if bool((x > 1).any()) else self.head(x)
+
+def expert():
+    return Expert()
+
+def rare(n):
+    return torch.linspace(0, 1.5, 2 * n).reshape(n, 2)
+
 def few(n):
     return tokens(5)
 
@@ -377,6 +391,25 @@ def test_a_network_and_a_probe_of_ones_own(module: str, tmp_path: Path) -> None:
     }
     assert values["layer.self_attn", "sample"] == values["layer.norm1", "pooled"] == 0.0
     assert values["layer.norm2", "sample"] > 0.0
+
+
+def test_a_layer_that_the_first_inputs_do_not_reach(module: str, tmp_path: Path) -> None:
+    made: nn.Module = weights.imported("model", f"{module}:expert")()
+    for name in ("a.pt", "b.pt"):
+        torch.save(made.state_dict(), tmp_path / name)
+        made.get_parameter("expert.weight").data.mul_(3)
+    config = MeasureConfig(
+        checkpoints=(str(tmp_path / "a.pt"), str(tmp_path / "b.pt")),
+        model=f"{module}:expert",
+        data=f"{module}:rare",
+        layers=("expert",),
+        probe=64,
+    )
+    found = measure.measure(config, tmp_path / "m", jobs=1)
+    assert {one.distance.layer for one in found} == {"expert"}
+    assert all(one.distance.value > 0.0 for one in found)
+    with pytest.raises(InputError, match=r"^layers must run on the probe; layer 'head' never ran on the probe: the"):
+        measure.measure(dataclasses.replace(config, layers=("head",)), tmp_path / "none", jobs=1)
 
 
 def bad(**changes: Any) -> tuple[dict[str, Any], str]:

@@ -32,10 +32,14 @@ class Snapshot:
     positions: dict[str, int | None]
 
 
+class NeverRan(InputError):
+    """A layer that was asked for did not run on the probe, or no layer did."""
+
+
 class Collector:
     """Takes the clouds of `modules` in each of the `wanted` views: for every batch `begin`, one forward pass, `end`.
 
-    Of the layers that never run, one that is `required` raises InputError after the first batch.
+    Of the layers that never run, one that is `required` raises NeverRan after the first batch.
     """
 
     def __init__(
@@ -69,7 +73,7 @@ class Collector:
             self._expected = self._calls
             idle, said = self._idle()
             if len(idle) == len(self._modules) or self._required & set(idle):
-                raise InputError(f"layers must run on the probe; {said}")
+                raise NeverRan(f"layers must run on the probe; {said}")
             self._store.end_first_batch(self._rows)
         for name in self._modules:
             if self._calls[name] != self._expected[name]:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from icsbound._check import InputError, fail, is_text, one_of, positive_int, real
 from icsbound.measure import laws, picture, views
 from icsbound.measure.capture import Probe, Settings, snapshot
-from icsbound.measure.collector import Snapshot
+from icsbound.measure.collector import NeverRan, Snapshot
 from icsbound.measure.cost import refuse_large_probe
 from icsbound.measure.store import NAMES, refuse_too_much
 from icsbound.training import arms, data, loop, models, seeds, spec, weights
@@ -172,7 +172,7 @@ class States:
         for pair in self.pairs:
             self._inputs(pair.b.data)
         ends = (self.pairs[0].a, self.pairs[-1].b)  # a run's states between them have the same network
-        tried = [self.capture(state, FEW) for state in ends]
+        tried = [self._tried(state) for state in ends]
         _same_layers(ends[1].step, *tried)
         if config.picture is not None:
             picture.check(config.picture, [layer for layer, view in tried[0].clouds if view == config.views[0]])
@@ -181,6 +181,13 @@ class States:
         refuse_large_probe(config.probe, (cloud.shape[1] for one in tried for cloud in one.clouds.values()))
         if spill is None:
             refuse_too_much({k: config.probe * c[0].nbytes for k, c in tried[0].clouds.items()}, config.probe, memory)
+
+    def _tried(self, state: State) -> Snapshot:
+        """What `capture` gives for the first few inputs; for all, where these do not reach a layer, an expert's say."""
+        try:
+            return self.capture(state, FEW)
+        except NeverRan:
+            return self.capture(state, self.config.probe)
 
     def files(self) -> dict[str, str]:
         """SHA-256 of every file of weights, by its name: a measurement that goes on must find the same."""
