@@ -86,8 +86,8 @@ def zoo(library: str) -> dict[str, Any]:
 
         names = timm.list_models()
 
-        def build(name: str, num_classes: int = 10, **settings: Any) -> nn.Module:
-            return timm.create_model(name, pretrained=False, num_classes=num_classes, **settings)
+        def build(name: str, **settings: Any) -> nn.Module:
+            return timm.create_model(name, pretrained=False, **{"num_classes": 10, **settings})
 
     with_layer = {name + BUILT: partial(build, name) for name in TAKE_LAYER[library]}
     return with_layer | {name: partial(build, name) for name in names}

@@ -8,7 +8,7 @@ import logging
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,8 @@ def _bf16_is_slow() -> None:
     """Say so, once, where it is: a training step was measured to take twice as long as in float32 on a processor with
     AVX-512, and nine times on one without.
     """
-    has = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch cannot tell, and nothing is said
+    # An older torch cannot tell, and nothing is said.
+    has: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     if has.get("architecture") == "x86_64" and not (has.get("avx512_bf16") or has.get("amx_bf16")):
         logger.warning(
             "precision bf16 on a processor without instructions for it (AVX512_BF16, AMX): torch emulates it and takes "
