@@ -101,13 +101,18 @@ def test_every_synthetic_case_is_measured_and_values_are_compared() -> None:
         bench.measure(synthetic()[0], 40, 1, wrong)
 
 
-def test_large_clouds_are_each_charged_with_their_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_clouds_are_each_charged_with_their_own_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The first case leaves a peak behind, under which the next would hide."""
     monkeypatch.setattr(bench, "LARGE", n := 2100)  # a matrix beyond what an allocator keeps for reuse
     rows = bench.large(list)
     assert len(rows) == 3
     assert all(8 * n * n <= row["bytes"] < 3 * 8 * n * n for row in rows)
     assert all(row["seconds"] > 0 and row["d"] == 64 for row in rows)
+    *_, last = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    slowest = max(row["seconds"] for row in rows)
+    assert last.startswith(f"2100 rows: d = 64 {bench.mark(slowest, 5.0)} (5.0 s), 0.0")  # no other width was there
 
 
 def test_layers_are_those_of_the_network_at_both_steps() -> None:
