@@ -94,7 +94,7 @@ calibrate: $(VENV)/test.stamp
 
 # Every batch-norm network of both libraries: some hours. It goes on from the lines that are kept, and adds to them.
 zoo: $(VENV)/zoo.stamp
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python benchmarks/zoo.py --out benchmarks/zoo.jsonl
+	$(BIN)/python benchmarks/zoo.py --out benchmarks/zoo.jsonl
 
 $(VENV)/torch.stamp: constraints.txt
 	$(PYTHON) -m venv $(VENV)

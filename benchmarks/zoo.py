@@ -1,10 +1,11 @@
 """Every batch-norm model of timm and torchvision, converted, run against the original, captured, reverted, compared.
 
     pip install timm torchvision        # without a CUDA build of torch: pip install --no-deps timm torchvision
-    python benchmarks/zoo.py --out zoo.jsonl [--library timm] [--match 'resnet*'] [--max-parameters 30e6]
+    python benchmarks/zoo.py --out zoo.jsonl [--library timm] [--match 'resnet*'] [--max-parameters 30e6] [--shard 1/2]
 
 A line is added to the file for every model that was tried, and what has one is not tried again, so a run can be stopped
-and go on later. What was not run for want of time or memory is tried again with `--again`.
+and go on later, and several may share it, each with its --shard I/N. What was not run for want of time or memory is
+tried again with `--again`.
 
 Weights are random (nothing is downloaded), images small, arithmetic float64. A model has passed if, with α = 0,
 
@@ -229,6 +230,7 @@ def main() -> int:
     parser.add_argument("--total-seconds", type=float, default=float("inf"), help="start no model after this time")
     parser.add_argument("--gigabytes", type=float, default=12.0, help="limit of memory, address space included")
     parser.add_argument("--again", action="store_true", help="try again what wanted time or memory")
+    parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="every N-th model from the I-th on")
     parser.add_argument("--out", type=Path, help="a file that gets a line of JSON for each model")
     arguments = parser.parse_args()
     limit_memory(arguments.gigabytes)
@@ -239,7 +241,8 @@ def main() -> int:
         if arguments.sample is not None:
             drawn = random.Random(0).sample(sorted(models), min(arguments.sample, len(models)))
             models = {name: models[name] for name in drawn}
-        for name, build in models.items():
+        index, count = arguments.shard
+        for name, build in list(models.items())[index - 1 :: count]:
             if (library, name) in before or time.monotonic() - start > arguments.total_seconds:
                 continue
             row = tried(library, name, build, arguments.max_parameters, arguments.seconds)
@@ -249,6 +252,14 @@ def main() -> int:
                 add(arguments.out, row)
     print("\n" + table(rows))
     return 1 if any(row.verdict == "failed" for row in rows) else 0
+
+
+def shard(text: str) -> tuple[int, int]:
+    """I/N as two numbers."""
+    index, count = map(int, text.split("/"))
+    if not 1 <= index <= count:
+        raise argparse.ArgumentTypeError(f"must be I/N with 1 <= I <= N, got {text!r}")
+    return index, count
 
 
 def add(path: Path, row: Row) -> None:

@@ -116,6 +116,16 @@ def test_a_run_goes_on_where_it_stopped(monkeypatch, tmp_path):
     assert len(out.read_text().splitlines()) == 4  # nothing was left to try
 
 
+def test_two_runs_share_the_models(monkeypatch, tmp_path, capsys):
+    for part, own in (("1/2", ["net", "greedy"]), ("2/2", ["raising"])):
+        out = tmp_path / part[0]
+        assert run_zoo(monkeypatch, out, "--shard", part) == 0
+        assert [row.model for row in zoo.done(out, again=False)] == own
+    with pytest.raises(SystemExit):
+        run_zoo(monkeypatch, out, "--shard", "3/2")
+    assert "--shard: must be I/N with 1 <= I <= N, got '3/2'" in capsys.readouterr().err
+
+
 def test_what_wanted_time_or_memory_can_be_tried_again(tmp_path):
     out = tmp_path / "zoo.jsonl"
     whys = ["took longer than 3 s", "took more memory than it may", "no batch norm"]
