@@ -53,23 +53,24 @@ class CachedRows {
       return;
     }
     // A threshold from the least entries of blocks: as many entries as blocks are below it, and usually not many more.
-    const int64_t all = (n + BLOCK - 1) / BLOCK, enough = std::min(all - 1, width * 5 / 8);
-    keys.assign(least.begin(), least.begin() + all);
-    std::nth_element(keys.begin(), keys.begin() + enough, keys.end());
-    level[i] = keys[enough];
-    chosen.clear();
-    for (int64_t b = 0; b < all; ++b)
-      if (least[b] <= level[i])
-        for (int64_t j = b * BLOCK, end = std::min(n, j + BLOCK); j < end; ++j)
-          if (reduced[j] <= level[i]) chosen.push_back({reduced[j], static_cast<int32_t>(j)});
-    if (static_cast<int64_t>(chosen.size()) > width) {
-      std::nth_element(chosen.begin(), chosen.begin() + width, chosen.end(), smaller);
-      level[i] = chosen[width].key;
-      chosen.resize(width);
+    const int64_t all = (n + BLOCK - 1) / BLOCK;
+    level[i] = threshold(all, least.data(), std::min(all, ENOUGH - 4), ENOUGH + 4);
+    size_t some = 0;
+    for (int64_t b = 0; b < all; ++b) {
+      if (least[b] > level[i]) continue;
+      if (chosen.size() < some + BLOCK) chosen.resize(2 * some + BLOCK);
+      for (int64_t j = b * BLOCK, end = std::min(n, j + BLOCK); j < end; ++j) {
+        chosen[some] = {reduced[j], static_cast<int32_t>(j)};
+        some += reduced[j] <= level[i];
+      }
     }
-    int32_t k = 0;
-    for (const Entry& e : chosen) columns[k] = e.id, values[k] = at_(i, e.id), ++k;
-    count[i] = k;
+    if (static_cast<int64_t>(some) > width) {
+      std::nth_element(chosen.begin(), chosen.begin() + width, chosen.begin() + some, smaller);
+      level[i] = chosen[width].key;
+      some = width;
+    }
+    for (size_t k = 0; k < some; ++k) columns[k] = chosen[k].id, values[k] = at_(i, chosen[k].id);
+    count[i] = static_cast<int32_t>(some);
   }
 
   // Call f(column, reduced entry) for every cached entry of row i.
@@ -120,7 +121,8 @@ class CachedRows {
   int64_t work = 0;                    // what is left of the budget
 
  private:
-  static constexpr int64_t CACHE = 32;  // entries a row remembers
+  static constexpr int64_t CACHE = 32;   // entries a row remembers at most
+  static constexpr int64_t ENOUGH = 24;  // ... and about so many after it was read
 
   const double* const c;
   const int64_t width;

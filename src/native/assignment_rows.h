@@ -61,6 +61,24 @@ CLONES void reduced_row(int64_t n, const double* __restrict c, const double* __r
   }
 }
 
+// A value that `few` to `many` of the n values z do not exceed, by bisection, which is far quicker than sorting in part.
+// More than `many` where ties or a wide spread do not let it be found soon; all where there are no more than `few`.
+CLONES double threshold(int64_t n, const double* __restrict z, int64_t few, int64_t many) {
+  double low = z[0], high = z[0];
+  for (int64_t k = 0; k < n; ++k) low = z[k] < low ? z[k] : low, high = z[k] > high ? z[k] : high;
+  for (int step = 0; step < 24 && few < n; ++step) {
+    const double middle = (low + high) / 2;
+    int64_t count = 0;
+    for (int64_t k = 0; k < n; ++k) count += z[k] <= middle;
+    if (count < few)
+      low = middle;
+    else
+      high = middle;
+    if (count >= few && count <= many) break;
+  }
+  return high;
+}
+
 // The blocks of a row (of n reduced entries r) in which some column comes nearer than its `distance`, by way of a row whose
 // own entry is `own` and that lies at `depth`; how many there are. Blocks are left out where nothing is within `cap`.
 CLONES int64_t nearer_blocks(int64_t n, const double* __restrict r, const double* __restrict least,

@@ -149,6 +149,17 @@ def test_near_pairs_are_measured_directly() -> None:
     assert np.array_equal(cost.matrix(q).numpy() * 2.0**q.exponent, distances(repeated, repeated))
 
 
+def test_a_near_pair_is_found_in_whichever_block_it_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "BLOCK_BYTES", 8 * 64)  # one row: all others have no near pair
+    a, b = torch.randn(2, 64, 16, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    for row in (0, 40, 63):
+        near = b.clone()
+        near[5] = a[row] + 1e-9
+        p = cost.pair(a, near)
+        found, right = cost.matrix(p).numpy() * 2.0**p.exponent, distances(a, near)
+        assert np.abs(found / right - 1).max() < 1e-10
+
+
 def test_row_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b, _ = draw(np.random.default_rng(7), 50, 6)
     whole = emd(a, b)

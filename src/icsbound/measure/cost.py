@@ -146,10 +146,16 @@ def matrix_blocks(p: Pair, cost: Tensor | None = None) -> Iterator[tuple[slice, 
     """
     n, m = len(p.x), len(p.y)
     xx, yy = p.x.square().sum(1), p.y.square().sum(1)
+    farthest = yy.max()
     for block in row_blocks(n, 8 * m):
         rows = p.x.new_empty(block.stop - block.start, m) if cost is None else cost[block]
         sums = xx[block, None] + yy
         torch.addmm(sums, p.x[block], p.y.T, alpha=-2.0, out=rows)
+        # The least entry may tell that none is near, in a quarter of the time that it takes to look at all.
+        if float(rows.amin()) >= NEAR * float(xx[block].max() + farthest):
+            rows.sqrt_()
+            yield block, rows
+            continue
         near = torch.nonzero(rows < NEAR * sums)
         rows.clamp_(min=0.0).sqrt_()
         if 8 * len(near) > rows.numel():
