@@ -45,7 +45,7 @@ test-triton: $(VENV)/triton.stamp
 # Networks of torchvision and timm, converted, or built of the layer. Apart from `make test` because these libraries are
 # here for that alone.
 test-zoo: $(VENV)/zoo.stamp
-	$(QUIET) $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "zoo and not full" \
+	$(QUIET) PYTHONPATH=$(abspath $(VENV)/zoo) $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "zoo and not full" \
 		tests/benchmarks/test_zoo.py tests/norm/test_norm_layer.py tests/training/test_foreign.py tests/training/test_resnet.py
 
 # Longer evidence, and what needs a library of its own.
@@ -94,7 +94,7 @@ calibrate: $(VENV)/test.stamp
 
 # Every batch-norm network of both libraries: some hours. It goes on from the lines that are kept, and adds to them.
 zoo: $(VENV)/zoo.stamp
-	$(BIN)/python benchmarks/zoo.py --out benchmarks/zoo.jsonl
+	PYTHONPATH=$(abspath $(VENV)/zoo) $(BIN)/python benchmarks/zoo.py --out benchmarks/zoo.jsonl
 
 $(VENV)/torch.stamp: constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -128,9 +128,10 @@ $(VENV)/triton.stamp: $(VENV)/test.stamp
 	$(PIP) 'icsbound[triton]'
 	touch $@
 
-# Without dependencies: torchvision asks for a torch of its own index, and all else that both need is there.
+# Without dependencies: torchvision asks for a torch of its own index, and all else that both need is there. In a folder
+# of their own: without a build of torchvision for CPUs, libraries that look for it fail where it can be imported.
 $(VENV)/zoo.stamp: $(VENV)/test.stamp
-	$(PIP) --no-deps torchvision timm
+	$(PIP) --no-deps --upgrade --target $(VENV)/zoo torchvision timm
 	touch $@
 
 $(VENV)/wheel.stamp: $(VENV)/demo.stamp
