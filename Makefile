@@ -45,7 +45,7 @@ test-triton: $(VENV)/triton.stamp
 # Networks of torchvision and timm, converted, or built of the layer. Apart from `make test` because these libraries are
 # here for that alone.
 test-zoo: $(VENV)/zoo.stamp
-	$(QUIET) PYTHONPATH=$(abspath $(VENV)/zoo) $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "zoo and not full" \
+	$(QUIET) PYTHONPATH=$(abspath $(VENV)/zoo) $(BIN)/python -m pytest $(SIDE_BY_SIDE) -m zoo \
 		tests/benchmarks/test_zoo.py tests/norm/test_norm_layer.py tests/training/test_foreign.py tests/training/test_resnet.py
 
 # Longer evidence, and what needs a library of its own.
