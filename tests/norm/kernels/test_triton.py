@@ -36,9 +36,9 @@ ODD_SHAPES = {
     "several segments, with a short last one": (2, 3, 131),
     "more channels than a tile has": (2, 33, 1, 3),
     "channels gone through in blocks": (2, 70, 3, 3),
-    "dense, with more samples than a tile has": (70, 19),
+    "dense, with more samples than a tile has": (70, 5),
     "as small as can be": (2, 1),
-    "many small rows": (9, 37, 2, 2),
+    "many small rows": (3, 37, 2, 2),
 }
 
 
@@ -164,7 +164,7 @@ def test_every_dtype(dtype, scope):
 
 @pytest.mark.usefixtures("small_tiles")
 @EVERY_SCOPE
-@pytest.mark.parametrize("shape", [(8, 6, 9, 5), (64, 12)], ids=["image", "dense"])
+@pytest.mark.parametrize("shape", [(5, 3, 9, 5), (64, 3)], ids=["image", "dense"])
 def test_digits_are_kept_where_the_mean_is_large(scope, shape):
     p = problem(shape, seed=7)
     x, dy = (p.x.detach() + 1e5).float(), p.dy.float()
