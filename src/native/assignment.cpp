@@ -210,10 +210,8 @@ class Assignment : AugmentingPaths {
 EXPORT void icsbound_row_minima(int64_t n, int64_t m, const double* c, const int64_t* rows, const double* v, double* u,
                                 int64_t* at, double* q) {
   if (q) std::fill(q, q + m, INF);
-  int64_t i = 0;
-  if (!rows)  // together
-    for (; i + 4 <= n; i += 4) (q ? four_rows_and_columns : four_rows)(m, c + i * m, v, u + i, at + i, q);
-  for (; i < n; ++i) (q ? one_row_and_columns : one_row)(m, c + (rows ? rows[i] : i) * m, v, u + i, at + i, q);
+  const auto row = [&](int64_t i) { return c + (rows ? rows[i] : i) * m; };
+  for (int64_t i = 0; i < n; ++i) row_least(m, row(i), row(std::min(i + 1, n - 1)), v, u + i, at + i, q);
 }
 
 // A solver (see class Assignment); null where there is no memory. The matrix must stay while it lives.

@@ -14,12 +14,6 @@
 
 namespace {
 
-struct Entry {
-  double key;
-  int32_t id;
-};
-constexpr auto smaller = [](const Entry& a, const Entry& b) { return a.key < b.key; };
-
 // The two least reduced entries of a row, and their columns.
 struct Choice {
   int32_t first = -1, second = -1;
@@ -31,7 +25,7 @@ class CachedRows {
   // `levels` are lower bounds of the reduced entries of every row for the potentials `start`.
   CachedRows(int64_t size, const double* cost, const double* start, const double* levels)
       : n(size), v(start, start + size), level(levels, levels + size), reduced(size), least(size / BLOCK + 1), c(cost),
-        width(std::min(size, CACHE)), value(size * width), cached(size * width), count(size, 0) {}
+        width(std::min(size, CACHE)), value(size * width), cached(size * width), count(size, 0), chosen(size) {}
 
   const double* row(int64_t i) const { return c + i * n; }
   double at_(int64_t i, int64_t j) const { return c[i * n + j]; }
@@ -55,21 +49,14 @@ class CachedRows {
     // A threshold from the least entries of blocks: as many entries as blocks are below it, and usually not many more.
     const int64_t all = (n + BLOCK - 1) / BLOCK;
     level[i] = threshold(all, least.data(), std::min(all, ENOUGH - 4), ENOUGH + 4);
-    size_t some = 0;
-    for (int64_t b = 0; b < all; ++b) {
-      if (least[b] > level[i]) continue;
-      if (chosen.size() < some + BLOCK) chosen.resize(2 * some + BLOCK);
-      for (int64_t j = b * BLOCK, end = std::min(n, j + BLOCK); j < end; ++j) {
-        chosen[some] = {reduced[j], static_cast<int32_t>(j)};
-        some += reduced[j] <= level[i];
-      }
-    }
-    if (static_cast<int64_t>(some) > width) {
+    int64_t some = up_to(n, reduced.data(), least.data(), level[i], chosen.data());
+    if (some > width) {
+      const auto smaller = [&](int32_t j, int32_t k) { return reduced[j] < reduced[k]; };
       std::nth_element(chosen.begin(), chosen.begin() + width, chosen.begin() + some, smaller);
-      level[i] = chosen[width].key;
+      level[i] = reduced[chosen[width]];
       some = width;
     }
-    for (size_t k = 0; k < some; ++k) columns[k] = chosen[k].id, values[k] = at_(i, chosen[k].id);
+    for (int64_t k = 0; k < some; ++k) columns[k] = chosen[k], values[k] = at_(i, chosen[k]);
     count[i] = static_cast<int32_t>(some);
   }
 
@@ -117,7 +104,6 @@ class CachedRows {
   std::vector<double> v;               // potentials of columns: they only fall
   std::vector<double> level;           // of every row: no entry outside its cache is below
   std::vector<double> reduced, least;  // the row read last, and the least of each of its blocks
-  std::vector<double> keys;            // scratch
   int64_t work = 0;                    // what is left of the budget
 
  private:
@@ -128,7 +114,7 @@ class CachedRows {
   const int64_t width;
   std::vector<double> value;           // costs of cached entries, n x width
   std::vector<int32_t> cached, count;  // their columns, and how many
-  std::vector<Entry> chosen;
+  std::vector<int32_t> chosen;         // columns of the row that is being remembered
 };
 
 }  // namespace

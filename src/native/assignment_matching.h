@@ -102,8 +102,9 @@ class Matching : protected CachedRows {
       if (--budget < 0) return false;
       waits[i] = 0;
       tree.plant(i);
+      const int32_t next = queue[std::min(head + 1, queue.size() - 1)];
       const double own = price[i] - v[column[i]];
-      const int64_t count = undercutting(n, row(i), v.data(), own - slack, found.data());
+      const int64_t count = undercutting(n, row(i), row(next), v.data(), own - slack, found.data());
       for (int64_t t = 0; t < count; ++t) {
         const int32_t j = found[t], k = owner[j];
         if (tree.below(i, k)) return false;

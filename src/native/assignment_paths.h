@@ -11,6 +11,11 @@
 
 namespace {
 
+struct Entry {
+  double key;
+  int32_t id;
+};
+
 class AugmentingPaths : protected Matching {
  protected:
   // `points` (or null) tell rows of the same point by the same number below `size`.
@@ -133,6 +138,7 @@ class AugmentingPaths : protected Matching {
   std::vector<int32_t> parent, root, reached;  // of columns: the row before; of rows: the first of their tree, its end
   std::vector<int8_t> closed;                  // whether a column's distance is final
   std::vector<int32_t> touched, done, ends, near, rest;
+  std::vector<double> keys;                     // distances of the free columns that were reached
   std::vector<Entry> heap;
 };
 
