@@ -94,6 +94,24 @@ def test_a_claim_that_fits_two_experiments_is_refused() -> None:
         judge([claim()], lines)
 
 
+def test_a_claim_may_name_what_else_the_two_differ_in() -> None:
+    """Each arm at a rate of its own, as two sweeps gave them; no other difference is let through with it."""
+    lines = [
+        dataclasses.replace(one, config={**one.config, "recipe": {**one.config["recipe"], "lr": 0.2}})
+        if one.arm == "unitized"
+        else one
+        for one in table(seeds=6, **CONFIRM)
+    ]
+    assert judge([claim()], lines)[0].verdict == "waiting"
+    (found,) = judge([claim(unlike=("recipe.lr",))], lines)
+    assert found.accuracies == tuple(one.accuracy for one in lines if one.arm == "unitized")
+    assert found.verdict == "confirmed"
+    assert judge([claim(unlike=("precision",))], lines)[0].verdict == "waiting"
+    both = [*lines, *table(seeds=6, **CONFIRM)]
+    with pytest.raises(InputError, match=r"^claim 'a' must mean one experiment, got \d of setting 'robust'"):
+        judge([claim(unlike=("recipe.lr",))], both)
+
+
 GIVEN = {"name": "a", "says": "b", "setting": "c", "arm": "d", "control": "e", "shows": "higher", "seeds": [1, 2]}
 
 
@@ -110,6 +128,8 @@ GIVEN = {"name": "a", "says": "b", "setting": "c", "arm": "d", "control": "e", "
         ({"seeds": [1, 2, 1]}, r"seeds must be at least two, all different, got \[1, 2, 1\]"),
         ({"seeds": [1, "2"]}, r"seeds must be a list of whole numbers, got \[1, '2'\]"),
         ({"seeds": 3}, r"seeds must be a list of whole numbers, got 3"),
+        ({"unlike": "recipe.lr"}, r"unlike must be a list of names, got 'recipe\.lr'"),
+        ({"unlike": [1]}, r"unlike must be a list of names, got \[1\]"),
         ({"arm": 3}, r"arm must be str, got 3"),
         ({"margn": 0.5}, r"a claim's value must be one of .*, got 'margn' \(did you mean 'margin'\?\)"),
         ({"says": "\0"}, r"a claim must be of printable text, got "),

@@ -33,7 +33,8 @@ SHOWS = ("higher", "no worse")
 class Claim:
     """Accuracy of `arm` under `case` is higher than that of `control` under `control_case`, or no worse than it by more
     than `margin` percentage points. A case is named as the table of results names it: "as trained", "recalibrate:5120",
-    "contrast 3"; the control's is the arm's unless it is given.
+    "contrast 3"; the control's is the arm's unless it is given. `unlike` names what else the two may differ in, as the
+    config of a line names it: "recipe.lr" where each was trained at a rate of its own.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Claim:
     case: str = REST
     control_case: str = ""
     margin: float = 0.0
+    unlike: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         one_of("shows", self.shows, SHOWS)
@@ -119,7 +121,8 @@ def read(path: Path) -> list[Claim]:
     return found
 
 
-_TYPES: dict[str, Any] = {"str": str, "float": (int, float), "tuple[int, ...]": list}
+_TYPES: dict[str, Any] = {"str": str, "float": (int, float), "tuple[int, ...]": list, "tuple[str, ...]": list}
+_LISTS = {"tuple[int, ...]": "a list of whole numbers", "tuple[str, ...]": "a list of names"}
 
 
 def _claim(value: dict[str, Any]) -> Claim:
@@ -129,14 +132,16 @@ def _claim(value: dict[str, Any]) -> Claim:
             fail("a claim's value", "be one of " + ", ".join(fields), name, nearest(name, fields))
         kind = str(fields[name].type)
         if isinstance(content, bool) or not isinstance(content, _TYPES[kind]):
-            fail(name, f"be {'a list of whole numbers' if kind.startswith('tuple') else kind}", content)
+            fail(name, f"be {_LISTS.get(kind, kind)}", content)
     if not is_text(value):
         fail("a claim", "be of printable text", value)
     if missing := [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in value]:
         fail("a claim", f"say {missing[0]}", value)
     if not all(type(seed) is int for seed in value["seeds"]):
         fail("seeds", "be a list of whole numbers", value["seeds"])
-    return Claim(**{**value, "seeds": tuple(value["seeds"])})
+    if not all(type(name) is str for name in value.get("unlike", ())):
+        fail("unlike", "be a list of names", value["unlike"])
+    return Claim(**{**value, "seeds": tuple(value["seeds"]), "unlike": tuple(value.get("unlike", ()))})
 
 
 def judge(claims: Sequence[Claim], lines: Sequence[Line]) -> list[Judged]:
@@ -160,15 +165,18 @@ def _accuracies(
     claim: Claim, by_case: dict[tuple[Where, str], dict[str, dict[int, float]]]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Accuracies of the arm and of its control on the seeds of `claim` that both were run on."""
-    pairs = {}
+    alike: dict[Where, list[Where]] = {}
     for group in dict.fromkeys(group for group, _ in by_case if dict(group)["setting"] == claim.setting):
-        own = by_case.get((group, claim.case), {}).get(claim.arm, {})
-        other = by_case.get((group, claim.control_case), {}).get(claim.control, {})
-        if seeds := [seed for seed in claim.seeds if seed in own and seed in other]:
-            pairs[group] = tuple(own[s] for s in seeds), tuple(other[s] for s in seeds)
+        alike.setdefault(tuple((k, v) for k, v in group if k not in claim.unlike), []).append(group)
+    pairs = []
+    for own, other in ((own, other) for groups in alike.values() for own in groups for other in groups):
+        a = by_case.get((own, claim.case), {}).get(claim.arm, {})
+        b = by_case.get((other, claim.control_case), {}).get(claim.control, {})
+        if seeds := [seed for seed in claim.seeds if seed in a and seed in b]:
+            pairs.append((tuple(a[s] for s in seeds), tuple(b[s] for s in seeds)))
     if len(pairs) > 1:
         raise InputError(
             f"claim {claim.name!r} must mean one experiment, got {len(pairs)} of setting {claim.setting!r} that differ "
             "in more than arm and seed"
         )
-    return next(iter(pairs.values()), ((), ()))
+    return pairs[0] if pairs else ((), ())
