@@ -9,8 +9,7 @@ TORCH_INDEX ?=
 JOBS ?= auto
 
 BIN := $(VENV)/bin
-# Python compiles what is imported, when it is; to compile all that is installed would take a minute.
-PIP := $(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 INPUTS := pyproject.toml constraints.txt setup.py src/icsbound/_version.py $(wildcard src/native/*)
 # One thread a process, threads that sleep while they wait, and no processes to compile in: tests run side by side.
 QUIET := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE TORCHINDUCTOR_COMPILE_THREADS=1
