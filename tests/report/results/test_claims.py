@@ -108,7 +108,7 @@ def test_a_claim_may_name_what_else_the_two_differ_in() -> None:
     assert found.verdict == "confirmed"
     assert judge([claim(unlike=("precision",))], lines)[0].verdict == "waiting"
     both = [*lines, *table(seeds=6, **CONFIRM)]
-    with pytest.raises(InputError, match=r"^claim 'a' must mean one experiment, got \d of setting 'robust'"):
+    with pytest.raises(InputError, match=r"^claim 'a' must mean one experiment, got 2 of setting 'robust'"):
         judge([claim(unlike=("recipe.lr",))], both)
 
 

@@ -14,6 +14,7 @@ adjustment counts its claims together, and those of a later round, on fresh seed
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -121,8 +122,8 @@ def read(path: Path) -> list[Claim]:
     return found
 
 
-_TYPES: dict[str, Any] = {"str": str, "float": (int, float), "tuple[int, ...]": list, "tuple[str, ...]": list}
-_LISTS = {"tuple[int, ...]": "a list of whole numbers", "tuple[str, ...]": "a list of names"}
+_TYPES: dict[str, Any] = {"str": str, "float": (int, float)}
+_LISTS: dict[str, Any] = {"tuple[int, ...]": (int, "whole numbers"), "tuple[str, ...]": (str, "names")}
 
 
 def _claim(value: dict[str, Any]) -> Claim:
@@ -131,16 +132,16 @@ def _claim(value: dict[str, Any]) -> Claim:
         if name not in fields:
             fail("a claim's value", "be one of " + ", ".join(fields), name, nearest(name, fields))
         kind = str(fields[name].type)
-        if isinstance(content, bool) or not isinstance(content, _TYPES[kind]):
-            fail(name, f"be {_LISTS.get(kind, kind)}", content)
+        if kind in _LISTS:
+            element, words = _LISTS[kind]
+            if not isinstance(content, list) or not all(type(one) is element for one in content):
+                fail(name, f"be a list of {words}", content)
+        elif isinstance(content, bool) or not isinstance(content, _TYPES[kind]):
+            fail(name, f"be {kind}", content)
     if not is_text(value):
         fail("a claim", "be of printable text", value)
     if missing := [n for n, f in fields.items() if f.default is dataclasses.MISSING and n not in value]:
         fail("a claim", f"say {missing[0]}", value)
-    if not all(type(seed) is int for seed in value["seeds"]):
-        fail("seeds", "be a list of whole numbers", value["seeds"])
-    if not all(type(name) is str for name in value.get("unlike", ())):
-        fail("unlike", "be a list of names", value["unlike"])
     return Claim(**{**value, "seeds": tuple(value["seeds"]), "unlike": tuple(value.get("unlike", ()))})
 
 
@@ -165,11 +166,15 @@ def _accuracies(
     claim: Claim, by_case: dict[tuple[Where, str], dict[str, dict[int, float]]]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Accuracies of the arm and of its control on the seeds of `claim` that both were run on."""
-    alike: dict[Where, list[Where]] = {}
-    for group in dict.fromkeys(group for group, _ in by_case if dict(group)["setting"] == claim.setting):
-        alike.setdefault(tuple((k, v) for k, v in group if k not in claim.unlike), []).append(group)
+
+    def rest(group: Where) -> Where:
+        return tuple((name, value) for name, value in group if name not in claim.unlike)
+
+    groups = dict.fromkeys(group for group, _ in by_case if dict(group)["setting"] == claim.setting)
     pairs = []
-    for own, other in ((own, other) for groups in alike.values() for own in groups for other in groups):
+    for own, other in itertools.product(groups, repeat=2):
+        if rest(own) != rest(other):
+            continue
         a = by_case.get((own, claim.case), {}).get(claim.arm, {})
         b = by_case.get((other, claim.control_case), {}).get(claim.control, {})
         if seeds := [seed for seed in claim.seeds if seed in a and seed in b]:
