@@ -58,7 +58,22 @@ def test_lines_that_do_not_count_leave_a_claim_waiting(change: dict[str, Any]) -
     ]
     (found,) = judge([claim()], lines)
     assert (found.verdict, found.interval.count, found.p, found.adjusted) == ("waiting", 5, 1.0, 1.0)
+    assert found.lacks == ""
     assert judge([claim()], [])[0].verdict == "waiting"
+
+
+@pytest.mark.parametrize(
+    ("change", "lacks"),
+    [
+        ({"setting": "robst"}, "no line of setting 'robst' (did you mean 'robust'?)"),
+        ({"arm": "arithmetic"}, "no line of 'arithmetic' there"),
+        ({"control_case": "contrst 3"}, "no line of 'bn' under 'contrst 3' (did you mean 'contrast 3'?)"),
+        ({"seeds": (7, 8)}, ""),
+    ],
+)
+def test_a_claim_that_waits_for_more_than_seeds_says_for_what(change: dict[str, Any], lacks: str) -> None:
+    (found,) = judge([claim(**change)], shifted(seeds=6, **CONFIRM))
+    assert (found.verdict, found.interval.count, found.lacks) == ("waiting", 0, lacks)
 
 
 def test_holm_counts_the_claims_that_wait() -> None:
@@ -102,11 +117,14 @@ def test_a_claim_may_name_what_else_the_two_differ_in() -> None:
         else one
         for one in table(seeds=6, **CONFIRM)
     ]
-    assert judge([claim()], lines)[0].verdict == "waiting"
+    (apart,) = judge([claim()], lines)
+    assert (apart.verdict, apart.lacks) == ("waiting", "the two arms differ in recipe.lr")
     (found,) = judge([claim(unlike=("recipe.lr",))], lines)
     assert found.accuracies == tuple(one.accuracy for one in lines if one.arm == "unitized")
     assert found.verdict == "confirmed"
-    assert judge([claim(unlike=("precision",))], lines)[0].verdict == "waiting"
+    assert found.lacks == ""
+    (misspelt,) = judge([claim(unlike=("lr",))], lines)
+    assert (misspelt.verdict, misspelt.lacks) == ("waiting", "the two arms differ in recipe.lr")
     both = [*lines, *table(seeds=6, **CONFIRM)]
     with pytest.raises(InputError, match=r"^claim 'a' must mean one experiment, got 2 of setting 'robust'"):
         judge([claim(unlike=("recipe.lr",))], both)
@@ -170,7 +188,7 @@ def test_page_and_markdown_say_what_became_of_each_claim(tmp_path: Path) -> None
     assert 'class="confirmed"' in page
     assert 'class="waiting"' in page
     assert "Up <b>" not in page
-    assert "later; to show: higher; 0 of 2 seeds." in page
+    assert "later; to show: higher; 0 of 2 seeds (no line of setting &#39;later&#39;)." in page
     text = (tmp_path / "out" / "results.md").read_text("utf-8")
     assert text.index("## Claims fixed before the runs") < text.index("## robust")
     row = next(row for row in text.splitlines() if row.startswith("| Up &lt;b>."))

@@ -19,15 +19,17 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from icsbound._check import InputError, fail, is_text, nearest, one_of, real
 from icsbound.report.intervals import LEVEL, Interval, holm, p_value, student
 from icsbound.report.results.contrasts import averaged, measured
 from icsbound.report.results.groups import REST, Where, case_name
+from icsbound.report.wording import listed
 from icsbound.results import Line
 
 SHOWS = ("higher", "no worse")
+ByCase: TypeAlias = dict[tuple[Where, str], dict[str, dict[int, float]]]  # group and case -> arm -> seed -> accuracy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,7 @@ class Judged:
     interval: Interval
     p: float
     adjusted: float
+    lacks: str = ""  # what it waits for, where more than seeds is missing
 
     @property
     def verdict(self) -> str:
@@ -156,15 +159,14 @@ def judge(claims: Sequence[Claim], lines: Sequence[Line]) -> list[Judged]:
     for claim in claims:
         own, other = _accuracies(claim, by_case)
         differences = [a - b for a, b in zip(own, other, strict=True)]
-        p = p_value([d + claim.margin / 100 for d in differences]) if len(own) == len(claim.seeds) else 1.0
-        found.append(Judged(claim, own, other, student(differences), p, p))
+        whole = len(own) == len(claim.seeds)
+        p = p_value([d + claim.margin / 100 for d in differences]) if whole else 1.0
+        found.append(Judged(claim, own, other, student(differences), p, p, "" if whole else _lacking(claim, by_case)))
     adjusted = holm([judged.p for judged in found])
     return [dataclasses.replace(judged, adjusted=value) for judged, value in zip(found, adjusted, strict=True)]
 
 
-def _accuracies(
-    claim: Claim, by_case: dict[tuple[Where, str], dict[str, dict[int, float]]]
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _accuracies(claim: Claim, by_case: ByCase) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Accuracies of the arm and of its control on the seeds of `claim` that both were run on."""
 
     def rest(group: Where) -> Where:
@@ -185,3 +187,25 @@ def _accuracies(
             "in more than arm and seed"
         )
     return pairs[0] if pairs else ((), ())
+
+
+def _lacking(claim: Claim, by_case: ByCase) -> str:
+    """What a claim waits for besides seeds: a name that no line bears, as a misspelt one, or two arms trained alike."""
+    settings = {str(dict(group)["setting"]) for group, _ in by_case}
+    if claim.setting not in settings:
+        return f"no line of setting {claim.setting!r}{nearest(claim.setting, settings)}"
+    sides = []
+    for arm, case in ((claim.arm, claim.case), (claim.control, claim.control_case)):
+        by_name: dict[str, list[dict[str, Any]]] = {}
+        for (group, name), by_arm in by_case.items():
+            if dict(group)["setting"] == claim.setting and arm in by_arm:
+                by_name.setdefault(name, []).append(dict(group))
+        if case not in by_name:
+            return f"no line of {arm!r} " + (f"under {case!r}{nearest(case, by_name)}" if by_name else "there")
+        sides.append(by_name[case])
+    unlike = [
+        sorted(name for name in own.keys() | other if own.get(name) != other.get(name) and name not in claim.unlike)
+        for own, other in itertools.product(*sides)
+    ]
+    differing = min(unlike, key=len)
+    return f"the two arms differ in {listed(differing)}" if differing else ""

@@ -67,6 +67,7 @@ def claim_evidence(judged: Judged) -> str:
     """How far one claim was run, and what it is tested for."""
     claim, done = judged.claim, judged.interval.count
     seeds = f"{done} of {count(len(claim.seeds), 'seed')}" if judged.verdict == "waiting" else count(done, "seed")
+    seeds += f" ({judged.lacks})" if judged.lacks else ""
     margin = f" by more than {claim.margin:g} points" if claim.margin else ""
     test = "" if judged.verdict == "waiting" else f"; p {p_text(judged.p)}, Holm {p_text(judged.adjusted)}"
     return f"{claim.setting}; to show: {claim.shows}{margin}; {seeds}{test}."

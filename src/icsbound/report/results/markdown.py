@@ -70,7 +70,7 @@ def _claims(fixed: Round) -> list[str]:
                 _mean(judged.accuracies),
                 f"`{claim.control}`, {claim.control_case}",
                 _mean(judged.controls),
-                f"{judged.interval.count} of {len(claim.seeds)}",
+                f"{judged.interval.count} of {len(claim.seeds)}" + (f": {judged.lacks}" if judged.lacks else ""),
             )
         )
     return [plain(f"## {found.title}"), found.basis, table_of(rows)]
