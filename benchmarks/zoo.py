@@ -4,8 +4,8 @@
     python benchmarks/zoo.py --out zoo.jsonl [--library timm] [--match 'resnet*'] [--max-parameters 30e6] [--shard 1/2]
 
 A line is added to the file for every model that was tried, and what has one is not tried again, so a run can be stopped
-and go on later, and several may share it, each with its --shard I/N. What was not run for want of time or memory is
-tried again with `--again`.
+and go on later, and several may share it, each with its --shard I/N. What was not run for want of time or memory, or
+was too large, is tried again with `--again`.
 
 Weights are random (nothing is downloaded), images small, arithmetic float64. A model has passed if, with α = 0,
 
@@ -139,8 +139,8 @@ def done(path: Path | None, again: bool) -> list[Row]:
 
 
 def wanting(row: Row) -> bool:
-    """Whether a model was not run for want of time or memory."""
-    return row.why.startswith(("took longer than", "took more memory than")) or "allocate memory" in row.why
+    """Whether a model was not run for want of time or memory, or since it was larger than the run allowed."""
+    return row.why.startswith(("took longer", "took more memory", "more than")) or "allocate memory" in row.why
 
 
 def tried(library: str, name: str, build: Any, max_parameters: float, seconds: int) -> Row:
@@ -229,7 +229,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=120, help="limit for one model")
     parser.add_argument("--total-seconds", type=float, default=float("inf"), help="start no model after this time")
     parser.add_argument("--gigabytes", type=float, default=12.0, help="limit of memory, address space included")
-    parser.add_argument("--again", action="store_true", help="try again what wanted time or memory")
+    parser.add_argument("--again", action="store_true", help="try again what wanted time or memory, or was too large")
     parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="every N-th model from the I-th on")
     parser.add_argument("--out", type=Path, help="a file that gets a line of JSON for each model")
     arguments = parser.parse_args()
