@@ -1,7 +1,7 @@
 """Everything is measured where the clouds lie, whatever device torch has as its default.
 
 With "meta" as the default, a tensor of which no device was said holds no values: whatever reads it raises, or hands the
-native library a pointer to nothing.
+native library a pointer to nothing. Where there is a GPU, what lies there is measured as on the CPU.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from icsbound.measure.monitor import ICSMonitor
 from icsbound.norm.modules import UnitizedBatchNorm2d
 
 Tensor = torch.Tensor
+GPU = torch.device("cuda")
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
 def both(measured: Callable[[], Any]) -> tuple[Any, Any]:
@@ -101,3 +103,43 @@ def test_monitor() -> None:
     start = networks.cnn()
     plain, there = both(lambda: found(copy.deepcopy(start)))
     assert there == plain
+
+
+@on_a_gpu
+@pytest.mark.parametrize("pair", PAIRS)
+def test_emd_on_a_gpu(pair: str) -> None:
+    plain, there = emd(*PAIRS[pair]), emd(*(z.to(GPU) for z in PAIRS[pair]))
+    assert there.certified
+    assert there.value == pytest.approx(plain.value, rel=1e-12)
+    assert there.paired == (None if plain.paired is None else pytest.approx(plain.paired, rel=1e-12))
+    held = [z for z in (there.matching, there.u, there.v) if z is not None]
+    assert {z.device.type for z in held} == {GPU.type}
+
+
+@on_a_gpu
+def test_bounds_and_reports_on_a_gpu() -> None:
+    for a, b in ((A, B), (A, B[:-1])):
+        plain, there = (bounds.bracket(*z).bounds for z in ((a, b), (a.to(GPU), b.to(GPU))))
+        assert [one.name for one in there] == [one.name for one in plain]
+        assert [one.value for one in there] == pytest.approx([one.value for one in plain], rel=1e-6)
+    plain, there = shift_report(A, B), shift_report(A.to(GPU), B.to(GPU))
+    for name in ("error", "floor", "disjoint", "spread"):
+        assert getattr(there, name) == pytest.approx(getattr(plain, name), rel=1e-6)
+    assert there.p() == pytest.approx(plain.p(), rel=1e-6)
+
+
+@on_a_gpu
+def test_a_network_on_a_gpu() -> None:
+    model, probe = networks.cnn().double(), networks.images(12).double()
+    clouds = {view: capture(model, probe, view=view) for view in views.VIEWS}
+    model, probe = model.to(GPU), probe.to(GPU)
+    for view, plain in clouds.items():
+        for layer, cloud in capture(model, probe, view=view).items():
+            assert cloud.device.type == GPU.type
+            torch.testing.assert_close(cloud.cpu(), plain[layer])
+    monitor = ICSMonitor(model, probe, every=1, views="pooled", verdicts=True)
+    monitor.step(0)
+    with torch.no_grad():
+        model[9].bias += 1
+    found = {r.layer: r.value for r in monitor.step(1) if isinstance(r, records.DistanceRecord)}
+    assert found == pytest.approx({"1": 0.0, "4": 0.0, "9": 5**0.5}, abs=1e-9)
