@@ -143,9 +143,15 @@ def test_resume_takes_its_choices_from_the_run(compared: Path, capsys: pytest.Ca
 
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("doctor") == 0
-    assert "native library: " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "native library: " in said
     assert run("doctor", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["extras"]["emd"]["POT"]
+    found = json.loads(capsys.readouterr().out)
+    assert found["extras"]["emd"]["POT"]
+    backend = found["layer_backend"]
+    assert backend["name"] == ("native" if found["native_library"] else "aten")
+    assert backend["why"]
+    assert f"layer on the CPU: {backend['name']} ({backend['why']})\n" in said
 
 
 def test_ctrl_c_keeps_what_was_measured_and_says_how_to_go_on(tmp_path: Path) -> None:

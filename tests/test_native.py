@@ -103,6 +103,11 @@ def test_the_environment_may_ask_for_less_than_the_best_level() -> None:
 
 
 @needs_library
+def test_the_kernels_have_torchs_threads() -> None:
+    assert _native.parallel_for() != 0  # else they would all run on one, and be right
+
+
+@needs_library
 def test_another_level_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ICSBOUND_SIMD", "avx")
     with pytest.raises(InputError) as error:

@@ -8,7 +8,7 @@ from native_runs import LAYOUTS, arranged, assert_same, run, run_aten
 from problems import INTERPOLATIONS, SCOPES, SHAPES, assert_near, problem, settings_of
 
 from icsbound import _native
-from icsbound.norm import UnitizedBatchNorm2d, interpolation, ops
+from icsbound.norm import UnitizedBatchNorm1d, UnitizedBatchNorm2d, interpolation, ops
 from icsbound.norm.kernels import aten, cpu, cpu_plan
 from icsbound.norm.kernels.running import Running
 from icsbound.norm.settings import Settings
@@ -227,6 +227,25 @@ def test_the_layer_uses_the_kernels_and_saves_little():
     name, why = ops.backend(x)
     assert name == "native"
     assert _native.simd() in why
+
+
+@EVERY_SCOPE
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 5, 6)], ids=["dense", "image"])
+def test_one_native_call_each_way(monkeypatch, shape, scope):
+    """The coefficient step is part of it: a few small calls of torch's would cost more than a small batch norm."""
+    made = []
+
+    def recorded(name, call):
+        return lambda problem: made.append(name) or call(problem)
+
+    calls = tuple(recorded(*named) for named in zip(("forward", "backward"), cpu._calls(), strict=True))
+    monkeypatch.setattr(cpu, "_calls", lambda: calls)
+    layer = (UnitizedBatchNorm1d if len(shape) == 2 else UnitizedBatchNorm2d)(3, scope=scope)
+    x = torch.randn(shape, requires_grad=True)
+    for training in (True, False):
+        layer.train(training)(x).sum().backward()
+        assert made == ["forward", "backward"]
+        made.clear()
 
 
 def test_only_the_wanted_gradients_are_found():
