@@ -60,6 +60,7 @@ def test_cloud_names_the_first_bad_row() -> None:
             torch.zeros(2, 3).to(torch.float8_e4m3fn),
             r"^a must have dtype float16, bfloat16, float32 or float64, got a tensor of shape \(2, 3\) and dtype floa",
         ),
+        (torch.eye(3).to_sparse(), r"^a must be dense, got torch\.sparse_coo; to_dense\(\) makes it so$"),
         (torch.zeros(0, 3), r"^a must have at least one row and one column, got a tensor of shape \(0, 3\)"),
         (torch.zeros(3, 0), r"^a must have at least one row and one column, got a tensor of shape \(3, 0\)"),
     ],

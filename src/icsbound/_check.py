@@ -112,6 +112,8 @@ def _filled(argument: str, value: Any) -> torch.Tensor:
         fail(argument, "be a torch tensor of shape (n, d)", value)
     if value.ndim != 2 or not value.is_floating_point():
         fail(argument, "be a floating-point tensor of shape (n, d)", value, "; flatten further axes first")
+    if value.layout is not torch.strided:
+        fail(argument, "be dense", value.layout, "; to_dense() makes it so")
     if value.dtype not in FLOATS:
         fail(argument, "have dtype float16, bfloat16, float32 or float64", value)
     if value.shape[0] == 0 or value.shape[1] == 0:

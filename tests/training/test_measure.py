@@ -238,7 +238,7 @@ def test_progress_ends_at_its_total(run: Path, tmp_path: Path) -> None:
     seen: list[Event] = []
     measure.measure(of_run(run), tmp_path / "m", jobs=2, progress=seen.append)
     assert [event.step for event in seen] == list(range(1, 15))
-    assert {event.steps for event in seen} == {14}
+    assert {(event.steps, event.unit) for event in seen} == {(14, "distances")}
 
 
 def test_a_finished_measurement_is_left_as_it_is(run: Path, tmp_path: Path) -> None:

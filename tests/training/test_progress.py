@@ -37,6 +37,7 @@ def test_a_single_run_shows_its_figures() -> None:
     assert "all runs" not in text
     assert "loss 1.250, accuracy 87.5%" in text
     assert "steps/s" in text
+    assert "distances/s" in shown(Event("m", 1, 4, unit="distances"), Event("m", 3, 4, unit="distances"), runs=1)
 
 
 def test_memory_is_shown_and_a_word_before_the_first_step_draws_no_bar() -> None:

@@ -157,7 +157,7 @@ def _one(
                         raise KeyboardInterrupt
             seconds = time.perf_counter() - started
             writer.write(SeedRecord(run=f"{study.name}-seed{seed}", study=study.name, seed=seed, seconds=seconds))
-        setting.progress(Event(study.name, number, len(seeds)))
+        setting.progress(Event(study.name, number, len(seeds), unit="seeds"))
 
 
 def _whole(path: Path) -> int:

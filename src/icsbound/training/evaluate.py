@@ -214,7 +214,7 @@ def evaluate(
                     results.append(table, line)
                     known[line.key] = line
                 lines.append(line)
-                progress(Event(Path(folder).name, number, len(cases), accuracy=line.accuracy))
+                progress(Event(Path(folder).name, number, len(cases), accuracy=line.accuracy, unit="evaluations"))
     return lines
 
 

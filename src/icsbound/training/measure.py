@@ -141,7 +141,7 @@ def _distances(
         for future in futures:
             yield future.result()
             done[pair.run] += 1
-            progress(Event(pair.run, done[pair.run], total))
+            progress(Event(pair.run, done[pair.run], total, unit="distances"))
 
 
 def _layers(run: str, state: State, taken: Snapshot) -> list[Record]:

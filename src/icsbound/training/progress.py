@@ -23,6 +23,7 @@ class Event:
     accuracy: float | None = None
     memory: int = 0  # the most that was in use so far, bytes: on the device, or of the process on the CPU
     note: str = ""  # something the user should read, such as a damaged checkpoint that was passed over
+    unit: str = "steps"  # what is counted
 
 
 Progress = Callable[[Event], None]
@@ -99,6 +100,6 @@ class _Line:
         parts = [f"loss {event.loss:.3f}"] if event.loss is not None else []
         parts += [f"accuracy {self.accuracy:.1%}"] if self.accuracy is not None else []
         if event.step > self.first:
-            parts.append(f"{(event.step - self.first) / max(1e-9, time.monotonic() - self.since):.1f} steps/s")
+            parts.append(f"{(event.step - self.first) / max(1e-9, time.monotonic() - self.since):.1f} {event.unit}/s")
         parts += [f"{event.memory / 2**20:,.0f} MiB"] if event.memory else []
         return ", ".join(parts)
