@@ -26,6 +26,7 @@ from icsbound.norm.modules import UnitizedBatchNorm2d
 
 Tensor = torch.Tensor
 GPU = torch.device("cuda")
+# A skip, since `make test` passes without a GPU, and on the CPU alone nothing could end up on another device.
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 

@@ -190,7 +190,7 @@ def _accuracies(claim: Claim, by_case: ByCase) -> tuple[tuple[float, ...], tuple
 
 
 def _lacking(claim: Claim, by_case: ByCase) -> str:
-    """What a claim waits for besides seeds: a name that no line bears, as a misspelt one, or two arms trained alike."""
+    """What a claim waits for besides seeds: a name that no line bears, as a misspelt one, or arms trained alike."""
     settings = {str(dict(group)["setting"]) for group, _ in by_case}
     if claim.setting not in settings:
         return f"no line of setting {claim.setting!r}{nearest(claim.setting, settings)}"
