@@ -1,5 +1,6 @@
 """Under data-parallel training one rank measures alone while the others go on, or all measure together."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import networks
@@ -33,6 +34,15 @@ def part() -> None:
     dist.destroy_process_group()
 
 
+def run(rank_function: Callable[[int, Path], None], folder: Path) -> None:
+    """Both ranks, as forks of a server: they end without finalizing Python.
+
+    DistributedDataParallel keeps Gloo's threads alive beyond the group, and one that drops the last reference to a
+    Python tensor while Python is finalized aborts the process, seldom and after everything has passed.
+    """
+    torch.multiprocessing.start_processes(rank_function, (folder,), nprocs=RANKS, start_method="forkserver")
+
+
 def train(rank: int, folder: Path) -> None:
     """Two steps on one of two ranks; rank 0 alone has a monitor, on the wrapped model."""
     model, wrapped = meet(rank, folder)
@@ -58,7 +68,7 @@ def train(rank: int, folder: Path) -> None:
 
 
 def test_one_rank_measures_alone(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(train, (tmp_path,), nprocs=RANKS)
+    run(train, tmp_path)
     found = [record for record in records.read(tmp_path / "0.jsonl") if isinstance(record, records.DistanceRecord)]
     assert [(r.layer, r.step_b) for r in found] == [(la, s) for s in (1, 2) for la in ("1", "4", "9") for _ in range(2)]
     assert all(record.value > 0 for record in found)
@@ -162,11 +172,11 @@ def failing(rank: int, folder: Path) -> None:
 
 
 def test_what_fails_on_the_first_rank_is_raised_on_all(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(failing, (tmp_path,), nprocs=RANKS)
+    run(failing, tmp_path)
 
 
 def test_all_ranks_measure_together(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(together, (tmp_path,), nprocs=RANKS)
+    run(together, tmp_path)
 
 
 def test_gathering_needs_a_group() -> None:
