@@ -253,6 +253,10 @@ def test_missing_scipy_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     ("call", "message"),
     [
         (lambda: floor.noise_floor(torch.zeros(7, 2)), "a must have at least 8 rows to be halved, got 7"),
+        (
+            lambda: shift_report(torch.zeros(8, 2), torch.ones(8, 2), max_bytes=511),
+            "max_bytes must be at least 512 for the cost matrix of 8 x 8 rows",
+        ),
         (lambda: shift_report(torch.zeros(9, 2), torch.zeros(8, 2)), r"same inputs .* got \(9, 2\) and \(8, 2\)"),
         (lambda: floor.held_out(torch.zeros(9, 2), torch.full((9, 2), math.nan)), "b must be finite"),
         (

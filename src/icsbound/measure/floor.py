@@ -189,7 +189,7 @@ def _cross_fitted(terms: tuple[Tensor, ...]) -> Estimate:
 
 
 @plain
-def shift_report(a: Tensor, b: Tensor, seed: int = 0) -> Shift:
+def shift_report(a: Tensor, b: Tensor, seed: int = 0, *, max_bytes: int = costs.MAX_BYTES) -> Shift:
     """All of this file for one layer at two steps: `str` of the result is one line, `.verdict()` the judgement.
 
     Args:
@@ -198,9 +198,10 @@ def shift_report(a: Tensor, b: Tensor, seed: int = 0) -> Shift:
             errors and verdict hold as they are; but nothing pairs the rows then, so that the distance has all of the
             excess that the floor shows, the paired bound says little, and a small shift needs far more inputs.
         seed: of the random halves.
+        max_bytes: refuse a cost matrix (8 n² bytes) larger than this, with an InputError, as `emd` does.
     """
     _paired(a, b)
-    result = emd(a, b)
+    result = emd(a, b, max_bytes=max_bytes)
     pair = costs.pair(a, a)
     spread = float(torch.linalg.vector_norm(pair.x, dim=1).square().mean().sqrt())
     return Shift(
