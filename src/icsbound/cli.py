@@ -170,6 +170,10 @@ def _train(args: argparse.Namespace) -> int:
         if first:
             flags.page_so_far(out)
         raise
+    if group:
+        from accelerate.state import PartialState
+
+        PartialState().destroy_process_group()  # NCCL warns of a group that a process leaves open as it ends
     if first:
         _show_results(out, args.json)
     return 0
