@@ -14,6 +14,9 @@ Weights are random (nothing is downloaded), images small, arithmetic float64. A 
 * with α = 0.5 the output moves and stays finite, so the layers are really in use;
 * reverted, it has the original's classes and keys, and its outputs to the last bit.
 
+Running statistics are those that one training pass leaves; where with them the original's own output changes with the
+last digit of its input, they are first made those of the input.
+
 Some models are also built with our layer as their `norm_layer`, and compared with the same built with `nn.BatchNorm2d`.
 
 A model is refused if `convert` leaves a batch norm alone, and not run if it is too large, has no batch norm, or cannot

@@ -50,6 +50,21 @@ class Spoiled(Net):
         return y * 1.001 if isinstance(self.features[1], UnitizedBatchNorm2d) else y
 
 
+class Chaotic(Net):
+    """Amplifies rounding from layer to layer: by five where statistics do not fit, by the factor where they do."""
+
+    def __init__(self, factor=1.5):
+        super().__init__()
+        self.norms = nn.ModuleList(nn.BatchNorm2d(4) for _ in range(32))
+        self.factor = factor
+
+    def forward(self, x):
+        y = self.features[0](x)
+        for norm in self.norms:
+            y = (self.factor * norm(1e6 * y)).sin()
+        return self.head(y.mean((2, 3)))
+
+
 def tried(build, name="net"):
     return zoo.tried("here", name, build, max_parameters=1e4, seconds=60)
 
@@ -70,14 +85,22 @@ def test_a_plain_network_passes():
         (Raising, "not run", "the original does not run: RuntimeError: needs an operator that is not here"),
         (Subclassed, "refused", "which may do more than batch norm"),
         (Bypassing, "failed", "does not depend on alpha"),
+        (lambda: Chaotic(factor=20), "not run", "the original's output is decided by rounding"),
         (Spoiled, "failed", "evaluation 0 differs by 1.0e-03 of the largest entry"),
     ],
-    ids=["no batch norm", "too large", "not running", "a subclass", "bypassed", "another result"],
+    ids=["no batch norm", "too large", "not running", "a subclass", "bypassed", "chaotic", "another result"],
 )
 def test_others_do_not(build, verdict, why):
     row = tried(build)
     assert row.verdict == verdict
     assert why in row.why
+
+
+def test_statistics_are_settled_where_rounding_would_decide(monkeypatch):
+    row = tried(Chaotic)
+    assert (row.verdict, row.layers) == ("passed", 32)
+    monkeypatch.setattr(zoo_checks, "settle", lambda model, x: None)
+    assert tried(Chaotic).why == "the original's output is decided by rounding"
 
 
 def test_missing_results_are_a_failure():
