@@ -179,16 +179,22 @@ struct ByRow {
     });
   }
 
-  // Σ_c r² Σ_l x̂² of one sample; `pivot` and `r` by repeated channel.
-  A squares(int64_t n, const A* pivot, const A* r) const {
+  // Σ_c r² Σ_l x̂² of one sample; `pivot` and `r` by repeated channel. `fetch`: what is about to be written is fetched
+  // meanwhile.
+  A squares(int64_t n, const A* pivot, const A* r, bool fetch) const {
     V<A> total{};
+    const auto ask = [&](int64_t at, int64_t count) {
+      for (int64_t i = 0; fetch && i < count; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(out + at + i, 1, 2);
+    };
     const Run<A> run(L);
     if (rows)
       over_rows(n * C, (n + 1) * C, 1, [&](int64_t i, int64_t, int64_t c) {
+        ask(i * L, L);
         total += row_squares(x + i * L, run, pivot[c], r[c]);
       });
     else
       over_runs(L, C, R, [&](int64_t from, int64_t count, int64_t channels) {
+        ask((n * L + from) * C, count * channels);
         for_reading<T, A>(p, [&](auto lanes) {
           total += pixel_squares<decltype(lanes)>(x + (n * L + from) * C, count, channels, pivot, r);
         });
@@ -207,6 +213,7 @@ struct ByRow {
       return affine(act);
     }
     const bool by_sample = N >= p.threads;
+    const bool fetch = by_sample && bytes_of<T>(p) < LARGE && 2 * L * C * int64_t(sizeof(T)) <= NEAR;
     in_parallel(p, N, by_sample ? 1 + 16384 / (L * C) : 1, [&](int64_t begin, int64_t end) {
       const Stream<T> stream(p);
       Map map(*this);
@@ -214,7 +221,7 @@ struct ByRow {
       for (int64_t c = 0; c < C; ++c) r.get()[c] = s.r[c];
       repeat(r.get(), C, R);
       for (int64_t n = begin; n < end; ++n) {
-        finish(n, per_element * squares(n, map.pivot, r.get()));
+        finish(n, per_element * squares(n, map.pivot, r.get(), fetch));
         if (!by_sample) continue;
         rows ? affine_rows(act, n * C, (n + 1) * C, stream) : affine_pixels(act, n, 0, L, stream, map);
       }

@@ -25,6 +25,9 @@ constexpr int64_t DISTANT = 4 << 20;  // bytes
 // loses below.
 constexpr int64_t LARGE = 8 << 20;  // bytes
 
+// What a core keeps in a cache of its own, at the least.
+constexpr int64_t NEAR = 512 << 10;  // bytes
+
 template <class T>
 int64_t bytes_of(const Problem& p) {
   return p.samples * p.channels * p.positions * int64_t(sizeof(T));
