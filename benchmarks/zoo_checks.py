@@ -104,7 +104,9 @@ def steady(model: nn.Module, x: tuple[Tensor, ...]) -> bool:
 
 def settle(model: nn.Module, x: tuple[Tensor, ...]) -> None:
     """Running statistics that are those of x, instead of a tenth of them beside their initial values."""
-    layers = [m for m in model.modules() if getattr(m, "running_mean", None) is not None and hasattr(m, "momentum")]
+    layers: list[Any] = [
+        m for m in model.modules() if getattr(m, "running_mean", None) is not None and hasattr(m, "momentum")
+    ]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 1.0
