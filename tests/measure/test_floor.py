@@ -10,7 +10,7 @@ import torch
 
 from icsbound._check import InputError
 from icsbound.measure import floor
-from icsbound.measure.emd import emd
+from icsbound.measure.emd import EMDResult, emd
 from icsbound.measure.floor import Estimate, HeldOut, Shift, Verdict, control, shift_report, standard_error
 
 Tensor = torch.Tensor
@@ -249,12 +249,29 @@ def test_missing_scipy_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         control([synthetic(0.5)])
 
 
+def test_the_limit_of_memory_holds_for_the_halves_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A default that the caller has raised would otherwise stop the halves of a large probe, after the whole was solved.
+    limits: list[int] = []
+
+    def recorded(a: Tensor, b: Tensor, *, max_bytes: int) -> EMDResult:
+        limits.append(max_bytes)
+        return emd(a, b, max_bytes=max_bytes)
+
+    monkeypatch.setattr(floor, "emd", recorded)
+    shift_report(*unmoved(0), max_bytes=123_456)
+    assert limits == [123_456] * 6
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: floor.noise_floor(torch.zeros(7, 2)), "a must have at least 8 rows to be halved, got 7"),
         (
             lambda: shift_report(torch.zeros(8, 2), torch.ones(8, 2), max_bytes=511),
+            "max_bytes must be at least 512 for the cost matrix of 8 x 8 rows",
+        ),
+        (
+            lambda: floor.noise_floor(torch.zeros(16, 2), max_bytes=511),
             "max_bytes must be at least 512 for the cost matrix of 8 x 8 rows",
         ),
         (lambda: shift_report(torch.zeros(9, 2), torch.zeros(8, 2)), r"same inputs .* got \(9, 2\) and \(8, 2\)"),

@@ -124,31 +124,32 @@ def halves(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return order[: n // 2].sort().values, order[n // 2 : 2 * (n // 2)].sort().values
 
 
-def noise_floor(a: Tensor, seed: int = 0) -> float:
+def noise_floor(a: Tensor, seed: int = 0, *, max_bytes: int = costs.MAX_BYTES) -> float:
     """EM between two disjoint halves of the rows of one cloud (n, d): what sampling alone gives at n // 2 inputs."""
     _enough("a", a)
     one, two = halves(len(a), seed)
-    return emd(a[one], a[two]).value
+    return emd(a[one], a[two], max_bytes=max_bytes).value
 
 
-def disjoint_emd(a: Tensor, b: Tensor, seed: int = 0) -> float:
+def disjoint_emd(a: Tensor, b: Tensor, seed: int = 0, *, max_bytes: int = costs.MAX_BYTES) -> float:
     """EM of one half of the inputs in `a` against the other half in `b`, both ways, averaged: no shared sampling."""
     _paired(a, b)
     one, two = halves(len(a), seed)
-    return (emd(a[one], b[two]).value + emd(a[two], b[one]).value) / 2
+    return sum(emd(a[i], b[j], max_bytes=max_bytes).value for i, j in ((one, two), (two, one))) / 2
 
 
 @plain
-def held_out(a: Tensor, b: Tensor, seed: int = 0) -> HeldOut:
+def held_out(a: Tensor, b: Tensor, seed: int = 0, *, max_bytes: int = costs.MAX_BYTES) -> HeldOut:
     """Lower bounds of W1 by two-fold cross-fitting over the inputs; see `HeldOut`.
 
-    Raises InputError unless `a` and `b` are paired clouds (n, d) with n >= 8.
+    Raises InputError unless `a` and `b` are paired clouds (n, d) with n >= 8, or where the cost matrix of half the
+    inputs is larger than `max_bytes`.
     """
     _paired(a, b)
     folds = halves(len(a), seed)
     terms: list[tuple[Tensor, Tensor, Tensor]] = []
     for fit, test in (folds, folds[::-1]):
-        v = emd(a[fit], b[fit]).v
+        v = emd(a[fit], b[fit], max_bytes=max_bytes).v
         potential = _transform(a[test], b[fit], v) - _transform(b[test], b[fit], v)
         pair = costs.pair(a[fit], b[fit])
         shift = pair.x.mean(0) - pair.y.mean(0)
@@ -198,7 +199,8 @@ def shift_report(a: Tensor, b: Tensor, seed: int = 0, *, max_bytes: int = costs.
             errors and verdict hold as they are; but nothing pairs the rows then, so that the distance has all of the
             excess that the floor shows, the paired bound says little, and a small shift needs far more inputs.
         seed: of the random halves.
-        max_bytes: refuse a cost matrix (8 n² bytes) larger than this, with an InputError, as `emd` does.
+        max_bytes: refuse a cost matrix (8 n² bytes; those of the halves take a quarter) larger than this, with an
+            InputError, as `emd` does.
     """
     _paired(a, b)
     result = emd(a, b, max_bytes=max_bytes)
@@ -207,9 +209,9 @@ def shift_report(a: Tensor, b: Tensor, seed: int = 0, *, max_bytes: int = costs.
     return Shift(
         em=result,
         error=standard_error(result),
-        floor=noise_floor(a, seed),
-        disjoint=disjoint_emd(a, b, seed),
-        held_out=held_out(a, b, seed),
+        floor=noise_floor(a, seed, max_bytes=max_bytes),
+        disjoint=disjoint_emd(a, b, seed, max_bytes=max_bytes),
+        held_out=held_out(a, b, seed, max_bytes=max_bytes),
         spread=math.ldexp(spread, pair.exponent),
     )
 
