@@ -67,13 +67,16 @@ def test_lines_are_written_at_once_and_not_measured_twice(
     first = results.read(tmp_path / "results.jsonl")
     assert [(one.shift, one.severity) for one in first] == [("none", 0), ("contrast", 1), ("contrast", 2)]
     scored: list[int] = []
-    whole = ev._scored
-    monkeypatch.setattr(ev, "_scored", lambda *args: scored.append(len(args[1])) or whole(*args))
+    whole = ev._score
+    monkeypatch.setattr(ev, "_score", lambda *args: scored.append(len(args[1])) or whole(*args))
     lines = evaluate(runs[:1], tmp_path, conditions)
     assert scored == [40] * 3
     assert lines[:3] == first
     assert results.read(tmp_path / "results.jsonl") == lines
     assert len(lines) == 6
+    # Where all is known nothing is read: a large data set need not be, to find that out.
+    monkeypatch.setattr(ev, "load", lambda *args, **kwargs: pytest.fail("the run was loaded"))
+    assert evaluate(runs[:1], tmp_path, conditions) == lines
 
 
 def test_pictures_are_decoded_once_for_all_corruptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

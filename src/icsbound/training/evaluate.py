@@ -8,9 +8,10 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ from icsbound.training.progress import Event, Progress, quiet
 from icsbound.training.remedies import AS_THEY_ARE, batch_statistics, recalibrate
 from icsbound.training.score import score
 from icsbound.training.session import augmentation, load_splits, network, normalization
+
+Scored: TypeAlias = Callable[[str, int], tuple[float, int]]  # corruption and severity -> accuracy, number of images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,49 +176,59 @@ def evaluate(
     lines: list[results.Line] = []
     cases = conditions.cases()
     with devices.threads(threads):
-        for folder in runs:
-            config, network, splits = load(folder, data_dir=data_dir, model=model)
-            normalize = normalization(config, splits.train, conditions.standardize)
-            shifted = _Shifted(splits.part(config.split), conditions)
-            perturb(network, conditions.perturb, Path(folder))
-            make(out)  # now that nothing is left to be refused
-            if conditions.recalibrate:
-                augment = augmentation(config.recipe, splits.train) if conditions.augment else AS_THEY_ARE
-                recalibrate(
-                    network,
-                    splits.train,
-                    normalize,
-                    conditions.recalibrate,
-                    seed=conditions.seed,
-                    augment=augment,
-                )
-            for number, (shift, severity) in enumerate(cases, 1):
-                started = time.perf_counter()
-                line = results.of_run(
-                    dataclasses.replace(config, device="cpu"),
-                    setting,
-                    phase,
-                    shift=conditions.shift_name(shift),
-                    severity=severity,
-                    perturbation=conditions.perturbation(),
-                    remedy=conditions.remedy(),
-                    eval_batch=conditions.eval_batch,
-                    accuracy=0.0,
-                    seconds=0.0,
-                    versions=devices.versions(),
-                )
-                if line.key in known:
-                    line = known[line.key]
-                else:
-                    part = shifted.part(shift, severity)
-                    _, accuracy = _scored(network, part, normalize, conditions)
+        for folder in map(Path, runs):
+            scored: Scored | None = None
+            asked = _asked(TrainConfig.load(folder, (model,)), conditions, setting, phase)
+            for number, (case, line) in enumerate(zip(cases, asked, strict=True), 1):
+                if line.key not in known:
+                    # Not before: data and network of a run of which all is known are not even read.
+                    scored = scored or _prepared(folder, out, conditions, data_dir, model)
+                    started = time.perf_counter()
+                    accuracy, images = scored(*case)
                     seconds = time.perf_counter() - started
-                    line = dataclasses.replace(line, accuracy=accuracy, images=len(part), seconds=seconds)
-                    results.append(table, line)
-                    known[line.key] = line
-                lines.append(line)
-                progress(Event(Path(folder).name, number, len(cases), accuracy=line.accuracy, unit="evaluations"))
+                    known[line.key] = dataclasses.replace(line, accuracy=accuracy, images=images, seconds=seconds)
+                    results.append(table, known[line.key])
+                lines.append(known[line.key])
+                progress(Event(folder.name, number, len(cases), accuracy=lines[-1].accuracy, unit="evaluations"))
     return lines
+
+
+def _asked(config: TrainConfig, conditions: Conditions, setting: str, phase: str) -> list[results.Line]:
+    """The line of each case, before it is measured."""
+    return [
+        results.of_run(
+            dataclasses.replace(config, device="cpu"),
+            setting,
+            phase,
+            shift=conditions.shift_name(shift),
+            severity=severity,
+            perturbation=conditions.perturbation(),
+            remedy=conditions.remedy(),
+            eval_batch=conditions.eval_batch,
+            accuracy=0.0,
+            seconds=0.0,
+            versions=devices.versions(),
+        )
+        for shift, severity in conditions.cases()
+    ]
+
+
+def _prepared(run: Path, out: Path, conditions: Conditions, data_dir: str | Path | None, model: str | None) -> Scored:
+    """What scores the run under a case, once its weights are changed and its statistics estimated anew as asked."""
+    config, network, splits = load(run, data_dir=data_dir, model=model)
+    normalize = normalization(config, splits.train, conditions.standardize)
+    shifted = _Shifted(splits.part(config.split), conditions)
+    perturb(network, conditions.perturb, run)
+    make(out)  # now that nothing is left to be refused
+    if conditions.recalibrate:
+        augment = augmentation(config.recipe, splits.train) if conditions.augment else AS_THEY_ARE
+        recalibrate(network, splits.train, normalize, conditions.recalibrate, seed=conditions.seed, augment=augment)
+
+    def scored(shift: str, severity: int) -> tuple[float, int]:
+        part = shifted.part(shift, severity)
+        return _score(network, part, normalize, conditions), len(part)
+
+    return scored
 
 
 def _check(run: Path, conditions: Conditions, model: str | None) -> None:
@@ -245,18 +258,16 @@ class _Shifted:
         return dataclasses.replace(self._clean, images=corrupt(self._images, shift, severity, self._conditions.seed))
 
 
-def _scored(
-    model: nn.Module, part: data.Dataset, normalize: data.Normalize, conditions: Conditions
-) -> tuple[float, float]:
+def _score(model: nn.Module, part: data.Dataset, normalize: data.Normalize, conditions: Conditions) -> float:
     dtype = next(model.parameters()).dtype
     if not conditions.eval_batch:
         with mixed_statistics(model, conditions.mix) if conditions.mix else contextlib.nullcontext():
-            return score(model, part, normalize, dtype)
+            return score(model, part, normalize, dtype)[1]
     order = seeds.permutation(len(part), conditions.seed, "test order")
     if conditions.by_label:
         order = order[part.labels[order].argsort(stable=True)]
     with batch_statistics(model):
-        return score(model, part.take(order), normalize, dtype, conditions.eval_batch, keep_mode=True)
+        return score(model, part.take(order), normalize, dtype, conditions.eval_batch, keep_mode=True)[1]
 
 
 def finished_below(folder: str | Path) -> Iterator[Path]:
