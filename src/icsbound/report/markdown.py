@@ -34,7 +34,7 @@ def text(page: Page) -> str:
     shown = [table for table in page.tables if not table.folded]
     parts += ["## Tables"] if shown else []
     for one in shown:
-        parts += [f"### {plain(one.title)}", plain(one.note), table([one.columns, *_cells(one)])]
+        parts += titled(one, "###")
     parts += ["## How to reproduce", *([textwrap.indent(anywhere(page.command), "    ")] if page.command else [])]
     parts += ["\n".join(plain(f"- {name}: {value}") for name, value in page.setting), plain(page.source)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -64,6 +64,12 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def titled(one: Table, marks: str) -> list[str]:
+    """A table of the page under its title, with what it says about itself."""
+    cells = [[cell(value) for value in row] for row in one.rows]
+    return [f"{marks} {plain(one.title)}", plain(one.note), table([one.columns, *cells])]
+
+
 def image(figure: Figure) -> str:
     """A figure by its name in ``figures/``, and below it how to read it, what it rests on, and what of it is drawn."""
     alt = plain(figure.alt).replace("[", "(").replace("]", ")")
@@ -78,7 +84,3 @@ def image(figure: Figure) -> str:
 def plain(text: str) -> str:
     """Text that cannot leave its place: names come from users."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
-
-
-def _cells(table: Table) -> list[list[str]]:
-    return [[cell(value) for value in row] for row in table.rows]

@@ -20,6 +20,7 @@ from icsbound._check import InputError
 from icsbound.records import LayerRecord, RunRecord, Writer
 from icsbound.report import plots
 from icsbound.report import statistics as st
+from icsbound.report.page import cell as page_cell
 from icsbound.report.results import conditions, figures, findings, markdown, reproduce, tables
 from icsbound.report.results.groups import groups, slugs
 from icsbound.report.results.table import load
@@ -244,6 +245,9 @@ def test_the_shift_of_monitored_runs_stands_beside_their_accuracy(tmp_path: Path
     text = (tmp_path / "results.md").read_text("utf-8")
     assert "### demo: how far the layers moved, pooled view" in text
     assert "- The layers of unitized moved " in text
+    _, _, beside = text.partition("\n## Shift beside accuracy\n")
+    cells = (page_cell(value) for value in (own["scale-free ICS"], "bn", ratio.mean))
+    assert f"| demo | unitized | 50.00 | pooled | {' | '.join(cells)} |" in beside
 
 
 def test_names_tell_groups_apart_and_are_safe_as_files(tmp_path: Path) -> None:

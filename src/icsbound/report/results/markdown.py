@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from icsbound.report.figure import Figure
 from icsbound.report.intervals import Interval
-from icsbound.report.markdown import image, plain
+from icsbound.report.markdown import image, plain, titled
 from icsbound.report.markdown import table as table_of
-from icsbound.report.results import reproduce
+from icsbound.report.results import reproduce, tables
 from icsbound.report.results.claims import Round
 from icsbound.report.results.contrasts import Contrast
 from icsbound.report.results.findings import alerts, basis, of_claims, of_layers, p_text
@@ -44,6 +44,8 @@ def text(table: Table, figures: Sequence[Figure]) -> str:
         parts += [image(figure) for figure in figures if figure.section == name]
     shared = [figure for figure in figures if figure.section == "batch-sizes"]
     parts += ["## Batch sizes", *map(image, shared)] if shared else []
+    shifts = tables.shifts(table)
+    parts += titled(shifts, "##") if shifts.rows else []
     pairs = [plain(f"- {name}: {value}") for name, value in reproduce.setting(table)]
     parts += ["## How to reproduce", textwrap.indent(reproduce.commands(table), "    "), "\n".join(pairs)]
     return "\n\n".join(parts) + "\n"
