@@ -403,3 +403,13 @@ def test_the_protocol_shows_what_was_explored() -> None:
     for rate, by_arm in rates.items():
         row = " | ".join([f"{rate}", *(by_arm[arm] for arm in ("bn", "unitized", "published", "unitized-1"))])
         assert f"| {row} |" in text
+
+
+def test_the_readme_quotes_the_kept_text() -> None:
+    """Each verdict there stands in a row of results.md, with its difference and interval."""
+    readme = (KEPT.parents[2] / "README.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"\| (\S+ \(\S+ to \S+\)) \| (\*\*[\w ]+\*\*) \|", readme)
+    kept = KEPT.with_name("results.md").read_text(encoding="utf-8")
+    assert len(quoted) > 20
+    for difference, verdict in quoted:
+        assert f"| {verdict} | {difference} |" in kept
