@@ -169,17 +169,16 @@ def evaluate(
     finished, and for one whose model is code and not named again by `model`.
     """
     out = Path(out)
-    for folder in runs:
-        _check(Path(folder), conditions, model)
+    configs = [(Path(folder), _checked(Path(folder), conditions, model)) for folder in runs]
     table = out / "results.jsonl"
     known = {line.key: line for line in results.read(table)}
     lines: list[results.Line] = []
     cases = conditions.cases()
     with devices.threads(threads):
-        for folder in map(Path, runs):
+        for folder, config in configs:
             scored: Scored | None = None
-            asked = _asked(TrainConfig.load(folder, (model,)), conditions, setting, phase)
-            for number, (case, line) in enumerate(zip(cases, asked, strict=True), 1):
+            for number, case in enumerate(cases, 1):
+                line = _asked(config, case, conditions, setting, phase)
                 if line.key not in known:
                     # Not before: data and network of a run of which all is known are not even read.
                     scored = scored or _prepared(folder, out, conditions, data_dir, model)
@@ -193,24 +192,24 @@ def evaluate(
     return lines
 
 
-def _asked(config: TrainConfig, conditions: Conditions, setting: str, phase: str) -> list[results.Line]:
-    """The line of each case, before it is measured."""
-    return [
-        results.of_run(
-            dataclasses.replace(config, device="cpu"),
-            setting,
-            phase,
-            shift=conditions.shift_name(shift),
-            severity=severity,
-            perturbation=conditions.perturbation(),
-            remedy=conditions.remedy(),
-            eval_batch=conditions.eval_batch,
-            accuracy=0.0,
-            seconds=0.0,
-            versions=devices.versions(),
-        )
-        for shift, severity in conditions.cases()
-    ]
+def _asked(
+    config: TrainConfig, case: tuple[str, int], conditions: Conditions, setting: str, phase: str
+) -> results.Line:
+    """The line of a case, before it is measured."""
+    shift, severity = case
+    return results.of_run(
+        dataclasses.replace(config, device="cpu"),
+        setting,
+        phase,
+        shift=conditions.shift_name(shift),
+        severity=severity,
+        perturbation=conditions.perturbation(),
+        remedy=conditions.remedy(),
+        eval_batch=conditions.eval_batch,
+        accuracy=0.0,
+        seconds=0.0,
+        versions=devices.versions(),
+    )
 
 
 def _prepared(run: Path, out: Path, conditions: Conditions, data_dir: str | Path | None, model: str | None) -> Scored:
@@ -231,12 +230,15 @@ def _prepared(run: Path, out: Path, conditions: Conditions, data_dir: str | Path
     return scored
 
 
-def _check(run: Path, conditions: Conditions, model: str | None) -> None:
-    """Refuse what need not be built to be seen: a run that is not finished, is code, or does not go with the shift."""
+def _checked(run: Path, conditions: Conditions, model: str | None) -> TrainConfig:
+    """The run's config. Refuses what need not be built to be seen: a run that is not finished, is code, or does not go
+    with the shift.
+    """
     config = TrainConfig.load(run, (model,))
     refuse_unfinished(run)
     if conditions.shift_dir is not None and config.split != "test":
         fail("shift_dir", "go with runs whose split is 'test': published images are test images", config.split)
+    return config
 
 
 class _Shifted:
