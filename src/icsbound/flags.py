@@ -17,7 +17,7 @@ from icsbound import report
 from icsbound._check import InputError, fail, positive_int
 from icsbound.training import arms, data, models, recipes
 from icsbound.training.config import MonitorConfig, TrainConfig
-from icsbound.training.pretrained import Pretrained
+from icsbound.training.pretrained import SEED, Pretrained
 
 ARM_HELP = f"name or name:key=value,key=value; names: {', '.join(arms.ARMS)}"
 
@@ -39,7 +39,9 @@ def add_training(command: argparse.ArgumentParser) -> None:
     command.add_argument("--label-column", metavar="NAME", help="of hub:NAME, where it has several of classes")
     command.add_argument("--model", help=f"one of {', '.join(models.NETWORKS)}, name:width=W, {models.ELSEWHERE}")
     command.add_argument(
-        "--weights", metavar="FILE", help="begin at these: safetensors, a torch file, a checkpoint, or a finished run"
+        "--weights",
+        metavar="FILE",
+        help="begin at these: safetensors, a torch file, a checkpoint, or a finished run; {seed} stands for the seed",
     )
     command.add_argument(
         "--new-head", action=argparse.BooleanOptionalAction, help="with --weights: the last layer begins at random"
@@ -156,7 +158,9 @@ def configured(args: argparse.Namespace, base: TrainConfig) -> TrainConfig:
     if args.new_head and args.weights is None:
         fail("--new-head", "come with --weights: without them every layer begins at random", args.new_head)
     if args.weights is not None:
-        changes["pretrained"] = Pretrained(file=args.weights, new_head=bool(args.new_head))
+        changes["pretrained"] = Pretrained(
+            file=args.weights, new_head=bool(args.new_head), by_seed=SEED in args.weights
+        )
     names = [f.name for f in dataclasses.fields(recipes.Recipe) if f.name != "name"]
     given = _given(args, names)
     changes["recipe"] = recipes.recipe(args.recipe or base.recipe.name, args.data or base.data, **given)

@@ -57,6 +57,14 @@ def test_weights_to_begin_at(tmp_path: Path) -> None:
     assert again.resolved().pretrained == config.pretrained
 
 
+def test_weights_of_each_seed(tmp_path: Path) -> None:
+    weights = Pretrained(file=str(tmp_path / "{seed}.pt"), by_seed=True)
+    config = CompareConfig(arms=("bn",), base=dataclasses.replace(TRAIN, pretrained=weights))
+    words = shlex.split(reproduce.command(config.to_dict()))
+    again = flags.configured(cli.parser().parse_args(words[1:]), TrainConfig(monitor=MonitorConfig()))
+    assert again.pretrained == weights
+
+
 @pytest.mark.parametrize("config", [CompareConfig(), CompareConfig(arms=("bn", "gn"), seeds=(4, 5), base=TRAIN)])
 def test_compare(config: CompareConfig) -> None:
     words = shlex.split(reproduce.command(config.to_dict()))

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from icsbound import convert
 from icsbound._check import InputError
-from icsbound.training import arms, checkpoint, compare, conversion, evaluate, loop, models, results, sweep
+from icsbound.report.results.groups import group_of
+from icsbound.training import arms, checkpoint, compare, conversion, evaluate, loop, models, pool, results, sweep
 from icsbound.training.config import TrainConfig
 from icsbound.training.pretrained import Pretrained
 from icsbound.training.session import Session, begun, load_splits
@@ -254,3 +255,46 @@ def test_sweeps_and_comparisons_begin_at_the_weights_of_a_run(tmp_path: Path, mo
     assert not (tmp_path / "both").exists()
     compare.compare(dataclasses.replace(both, arms=("bn",)), tmp_path / "both", jobs=1)
     assert TrainConfig.load(tmp_path / "both" / "bn-seed0").pretrained == Session(base.resolved()).config.pretrained
+
+
+def test_each_seed_may_begin_at_a_network_of_its_own(tmp_path: Path) -> None:
+    states = {seed: trained(seed) for seed in (1, 2)}
+    hashes = {seed: put(state, tmp_path / f"net-{seed}.pt").sha256 for seed, state in states.items()}
+    weights = Pretrained(file=str(tmp_path / "net-{seed}.pt"), by_seed=True)
+    base = of(weights, recipe={"epochs": 0})
+    made = sweep.SweepConfig(arms=("bn", "unitized"), seeds=(1, 2), batch_sizes=(16,), base=base)
+    lines = sweep.sweep(made, tmp_path / "sweep", jobs=1)
+    for seed, state in states.items():
+        left = load_file(tmp_path / "sweep" / f"unitized-batch16-seed{seed}" / "model.safetensors")
+        assert all(torch.equal(left[name], value) for name, value in state.items())
+        assert {one.config["pretrained"]["sha256"] for one in lines if one.seed == seed} == {hashes[seed]}
+    assert len({group_of(one) for one in lines}) == 1
+    assert sweep.SweepConfig.load(tmp_path / "sweep").to_dict() == made.to_dict()
+    assert [one.key for one in sweep.sweep(made, tmp_path / "sweep", jobs=1)] == [one.key for one in lines]
+    both = compare.CompareConfig(arms=("bn",), seeds=(1, 2), base=base)
+    compare.compare(both, tmp_path / "both", jobs=1)
+    assert compare.CompareConfig.load(tmp_path / "both").to_dict() == both.to_dict()
+    found = [TrainConfig.load(tmp_path / "both" / f"bn-seed{seed}").pretrained for seed in (1, 2)]
+    assert [one and one.sha256 for one in found] == [hashes[1], hashes[2]]
+    loop.train(dataclasses.replace(base, seed=2), tmp_path / "alone")
+    assert TrainConfig.load(tmp_path / "alone").pretrained == weights.of(2)
+
+
+def test_a_sweep_by_seed_refuses_seeds_without_a_file_and_files_without_a_seed(tmp_path: Path) -> None:
+    put(trained(1), tmp_path / "net-1.pt")
+    base = of(Pretrained(file=str(tmp_path / "net-{seed}.pt"), by_seed=True), recipe={"epochs": 0})
+    made = sweep.SweepConfig(arms=("bn",), seeds=(1, 2), batch_sizes=(16,), base=base)
+    with pytest.raises(InputError, match=r"^weights must be a file of weights or the folder of .*net-2\.pt'$"):
+        sweep.sweep(made, tmp_path / "sweep")
+    assert not (tmp_path / "sweep").exists()
+    with pytest.raises(
+        InputError, match=r"^weights must name a file for each seed, by the text \{seed\}, got 'a\.pt'$"
+    ):
+        Pretrained(file="a.pt", by_seed=True)
+    with pytest.raises(InputError, match=r"^by_seed must be true or false, got 1$"):
+        Pretrained(file="a.pt", by_seed=1)  # type: ignore[arg-type]
+    swapped = sweep.SweepConfig(arms=("bn",), seeds=(1,), batch_sizes=(16,), base=base)
+    sweep.sweep(swapped, tmp_path / "one", jobs=1)
+    put(trained(3), tmp_path / "net-1.pt")  # another file in its place, once the run is known
+    with pytest.raises(pool.Failed, match=r"holds another run and cannot go on as this one \(pretrained\.sha256"):
+        sweep.sweep(swapped, tmp_path / "one", jobs=1)

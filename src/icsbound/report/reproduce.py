@@ -17,6 +17,7 @@ UNNAMED: set[tuple[str, ...]] = {
     ("dtype",),
     ("per_arm",),
     ("pretrained", "sha256"),
+    ("pretrained", "by_seed"),
     ("monitor", "views"),
     ("monitor", "against"),
     ("monitor", "law"),

@@ -54,13 +54,14 @@ class CompareConfig:
     def runs(self) -> dict[str, TrainConfig]:
         """Folder name -> the run in it, seed by seed, so that an interrupted comparison has whole seeds first."""
         found: dict[str, TrainConfig] = {}
-        base = self.base.resolved()  # here, so that a file of weights is hashed once
+        shared = dataclasses.replace(self.base.shared(), per_arm=per_arm.values_of(self.by_arm))
         for seed in self.seeds:
+            base = dataclasses.replace(
+                shared, seed=seed
+            ).resolved()  # here, so that weights are not hashed for each arm
             for arm in self.arms:
                 recipe = per_arm.changed(base.recipe, self.by_arm.get(arm, {}))
-                run = dataclasses.replace(
-                    base, arm=arm, seed=seed, recipe=recipe, per_arm=per_arm.values_of(self.by_arm)
-                )
+                run = dataclasses.replace(base, arm=arm, recipe=recipe)
                 folder = folder_name(run.run)
                 if folder in found:
                     raise InputError(f"arms must have different names as folders, got two runs for {folder!r}")
@@ -69,7 +70,7 @@ class CompareConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """This comparison as plain values of JSON: the shared choices, the arms and the seeds."""
-        shared = self.base.resolved().to_dict()
+        shared = self.base.shared().to_dict()
         del shared["arm"], shared["seed"], shared["per_arm"]
         return {"arms": list(self.arms), "by_arm": per_arm.plain(self.by_arm), "seeds": list(self.seeds), **shared}
 

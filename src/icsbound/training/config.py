@@ -56,8 +56,8 @@ class MonitorConfig:
         return chosen.__contains__
 
 
-# Not written where they are None, nor a monitor's picture where it is True: configs of before they existed stay what
-# they were.
+# Not written where they are None, nor a monitor's picture where it is True and weights' `by_seed` where it is false:
+# configs of before they existed stay what they were.
 _WHERE_GIVEN = {"pretrained", "mean", "std"}
 
 
@@ -159,6 +159,12 @@ class TrainConfig:
 
         Raises InputError where torch cannot use the device asked for, and where there are no such weights.
         """
+        known = self.shared()
+        start = None if self.pretrained is None else self.pretrained.of(self.seed)
+        return dataclasses.replace(known, pretrained=start)
+
+    def shared(self) -> TrainConfig:
+        """What is `resolved` of this run for every seed: all but weights of which each seed has its own."""
         has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         device = ("cuda" if has["cuda"] else "cpu") if self.device == "auto" else self.device
         if not has[device]:
@@ -175,6 +181,8 @@ class TrainConfig:
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         if self.monitor is not None and self.monitor.picture is True:
             del values["monitor"]["picture"]
+        if self.pretrained is not None and not self.pretrained.by_seed:
+            del values["pretrained"]["by_seed"]
         return {key: value for key, value in values.items() if value is not None or key not in _WHERE_GIVEN}
 
     def moved(self, data_dir: str | None = None, weights: str | None = None) -> TrainConfig:

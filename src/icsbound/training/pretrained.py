@@ -17,6 +17,8 @@ from icsbound._check import InputError, fail
 from icsbound.norm.modules import UnitizedBatchNorm
 from icsbound.training import weights
 
+SEED = "{seed}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained:
@@ -24,28 +26,37 @@ class Pretrained:
 
     `sha256` is the file's, which a run that goes on must find again; None until `resolved`. With `new_head` the last
     layer, whose outputs are the classes, begins at random, and whatever the file holds of it is not used.
+
+    With `by_seed` each seed has a file of its own: the text ``{seed}`` in `file` stands for the number (see `of`), and
+    runs that began at different files are still the same experiment.
     """
 
     file: str
     sha256: str | None = None
     new_head: bool = False
+    by_seed: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.new_head, bool):
-            fail("new_head", "be true or false", self.new_head)
+        for name in ("new_head", "by_seed"):
+            if not isinstance(value := getattr(self, name), bool):
+                fail(name, "be true or false", value)
         if not isinstance(self.file, str) or not self.file or "\0" in self.file:
             fail("weights", "be a file of weights or the folder of a finished run", self.file)
+        if self.by_seed and self.sha256 is None and SEED not in self.file:
+            fail("weights", f"name a file for each seed, by the text {SEED}", self.file)
+
+    def of(self, seed: int) -> Pretrained:
+        """These weights where it is known which seed begins at them, `resolved`."""
+        file = self.file.replace(SEED, str(seed)) if self.by_seed else self.file
+        return dataclasses.replace(self, file=file, sha256=self.sha256 or _digest(_path(file))).resolved()
 
     def resolved(self) -> Pretrained:
-        """The same with an absolute path, and with the file's hash if it has none yet. Raises InputError where there is
-        no file.
+        """The same with an absolute path, and with the file's hash if it has none yet, unless it depends on the seed.
+        Raises InputError where there is no file.
         """
-        try:
-            path = Path(self.file).expanduser().resolve()
-        except (OSError, RuntimeError) as error:
-            fail("weights", "be a path", self.file, f": {error}")
-        path = path / "model.safetensors" if path.is_dir() else path
-        return dataclasses.replace(self, file=str(path), sha256=self.sha256 or _digest(path))
+        path = _path(self.file)
+        known = self.sha256 or (None if self.by_seed else _digest(path))
+        return dataclasses.replace(self, file=str(path), sha256=known)
 
     def put_into(self, model: nn.Module, classes: int) -> None:
         """Let the untrained `model` begin at the weights of the file, in its own dtypes.
@@ -63,6 +74,14 @@ class Pretrained:
                 fail("new_head", f"go with a network whose last layer is linear and has {classes} outputs", True)
             state = {name: value for name, value in state.items() if name not in head}
         _load(model, state, path, head, self.new_head)
+
+
+def _path(file: str) -> Path:
+    try:
+        path = Path(file).expanduser().resolve()
+    except (OSError, RuntimeError) as error:
+        fail("weights", "be a path", file, f": {error}")
+    return path / "model.safetensors" if path.is_dir() else path
 
 
 def _digest(path: Path) -> str:

@@ -55,14 +55,15 @@ class SweepConfig:
     def runs(self) -> dict[str, TrainConfig]:
         """Folder name -> the run in it, seed by seed."""
         found: dict[str, TrainConfig] = {}
-        base = dataclasses.replace(self.base, per_arm=per_arm.values_of(self.by_arm)).resolved()
+        shared = dataclasses.replace(self.base.shared(), per_arm=per_arm.values_of(self.by_arm))
         for seed in self.seeds:
+            base = dataclasses.replace(shared, seed=seed).resolved()
             for batch_size in self.batch_sizes:
                 for arm in self.arms:
                     recipe = per_arm.changed(base.recipe, self.by_arm.get(arm, {}))
                     lr = recipe.lr * batch_size / recipe.batch_size if self.scale_lr else recipe.lr
                     scaled = dataclasses.replace(recipe, batch_size=batch_size, lr=lr)
-                    run = dataclasses.replace(base, arm=arm, seed=seed, recipe=scaled)
+                    run = dataclasses.replace(base, arm=arm, recipe=scaled)
                     folder = folder_name(f"{arm}-batch{batch_size}-seed{seed}")
                     if folder in found:
                         raise InputError(f"arms must have different names as folders, got two runs for {folder!r}")
@@ -73,7 +74,7 @@ class SweepConfig:
         """This sweep as plain values of JSON."""
         own = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "base"}
         own["by_arm"] = per_arm.plain(self.by_arm)
-        shared = self.base.resolved().to_dict()
+        shared = self.base.shared().to_dict()
         del shared["arm"], shared["seed"], shared["per_arm"]
         return {k: list(v) if isinstance(v, tuple) else v for k, v in own.items()} | {"base": shared}
 

@@ -15,6 +15,7 @@ from scipy import stats
 from icsbound import report, results
 from icsbound._check import InputError
 from icsbound.report.results.claims import Claim, judge, read, rounds
+from icsbound.results import Line
 
 CONFIRM = {"setting": "robust", "phase": "confirm", "split": "test"}
 
@@ -128,6 +129,38 @@ def test_a_claim_may_name_what_else_the_two_differ_in() -> None:
     both = [*lines, *table(seeds=6, **CONFIRM)]
     with pytest.raises(InputError, match=r"^claim 'a' must mean one experiment, got 2 of setting 'robust'"):
         judge([claim(unlike=("recipe.lr",))], both)
+
+
+def test_a_control_may_stand_in_a_setting_of_its_own() -> None:
+    """Where one setting has the control in two ways, a claim could mean either."""
+    other = {**CONFIRM, "setting": "robust-standardized"}
+    lines = [*table(seeds=6, **CONFIRM), *table(seeds=6, standardize=True, drop=0.02, **other)]
+    own, controls = (
+        tuple(one.accuracy for one in lines if (one.arm, one.setting) == side)
+        for side in (("unitized", "robust"), ("bn", "robust-standardized"))
+    )
+    there = {"control_setting": "robust-standardized"}
+    (found,) = judge([claim(unlike=("standardize",), **there)], lines)
+    assert (found.accuracies, found.controls, found.verdict) == (own, controls, "confirmed")
+    assert found.claim.sides == ("as trained", "as trained of robust-standardized")
+    (apart,) = judge([claim(**there)], lines)
+    assert (apart.verdict, apart.lacks) == ("waiting", "the two arms differ in standardize")
+    (unknown,) = judge([claim(control_setting="robust-standard")], lines)
+    assert unknown.lacks == "no line of setting 'robust-standard' (did you mean 'robust-standardized'?)"
+    assert claim().sides == ("as trained", "as trained")
+
+
+def test_runs_that_began_at_networks_of_their_own_seeds_are_one_experiment() -> None:
+    def begun(by_seed: bool) -> list[Line]:
+        return [
+            dataclasses.replace(one, config={**one.config, "pretrained": {"sha256": f"{one.seed}", **given}})
+            for one in table(seeds=6, **CONFIRM)
+            for given in [{"new_head": False, **({"by_seed": True} if by_seed else {})}]
+        ]
+
+    assert judge([claim()], begun(True))[0].verdict == "confirmed"
+    with pytest.raises(InputError, match=r"^claim 'a' must mean one experiment, got 6 of setting 'robust'"):
+        judge([claim()], begun(False))
 
 
 GIVEN = {"name": "a", "says": "b", "setting": "c", "arm": "d", "control": "e", "shows": "higher", "seeds": [1, 2]}

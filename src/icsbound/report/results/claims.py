@@ -37,7 +37,8 @@ class Claim:
     """Accuracy of `arm` under `case` is higher than that of `control` under `control_case`, or no worse than it by more
     than `margin` percentage points. A case is named as the table of results names it: "as trained", "recalibrate:5120",
     "contrast 3"; the control's is the arm's unless it is given. `unlike` names what else the two may differ in, as the
-    config of a line names it: "recipe.lr" where each was trained at a rate of its own.
+    config of a line names it: "recipe.lr" where each was trained at a rate of its own. Where the setting has both arms
+    in several such ways, the control stands in a setting of its own, `control_setting`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Claim:
     seeds: tuple[int, ...]
     case: str = REST
     control_case: str = ""
+    control_setting: str = ""
     margin: float = 0.0
     unlike: tuple[str, ...] = ()
 
@@ -60,6 +62,13 @@ class Claim:
         if len(set(self.seeds)) < max(2, len(self.seeds)):
             fail("seeds", "be at least two, all different", list(self.seeds))
         object.__setattr__(self, "control_case", self.control_case or self.case)
+        object.__setattr__(self, "control_setting", self.control_setting or self.setting)
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """Under what the arm and its control are measured, in words."""
+        there = f" of {self.control_setting}" if self.control_setting != self.setting else ""
+        return self.case, self.control_case + there
 
 
 @dataclass(frozen=True)
@@ -170,11 +179,13 @@ def _accuracies(claim: Claim, by_case: ByCase) -> tuple[tuple[float, ...], tuple
     """Accuracies of the arm and of its control on the seeds of `claim` that both were run on."""
 
     def rest(group: Where) -> Where:
-        return tuple((name, value) for name, value in group if name not in claim.unlike)
+        return tuple((name, value) for name, value in group if name not in ("setting", *claim.unlike))
 
-    groups = dict.fromkeys(group for group, _ in by_case if dict(group)["setting"] == claim.setting)
+    def of(setting: str) -> dict[Where, None]:
+        return dict.fromkeys(group for group, _ in by_case if dict(group)["setting"] == setting)
+
     pairs = []
-    for own, other in itertools.product(groups, repeat=2):
+    for own, other in itertools.product(of(claim.setting), of(claim.control_setting)):
         if rest(own) != rest(other):
             continue
         a = by_case.get((own, claim.case), {}).get(claim.arm, {})
@@ -192,19 +203,26 @@ def _accuracies(claim: Claim, by_case: ByCase) -> tuple[tuple[float, ...], tuple
 def _lacking(claim: Claim, by_case: ByCase) -> str:
     """What a claim waits for besides seeds: a name that no line bears, as a misspelt one, or arms trained alike."""
     settings = {str(dict(group)["setting"]) for group, _ in by_case}
-    if claim.setting not in settings:
-        return f"no line of setting {claim.setting!r}{nearest(claim.setting, settings)}"
     sides = []
-    for arm, case in ((claim.arm, claim.case), (claim.control, claim.control_case)):
+    for setting, arm, case in (
+        (claim.setting, claim.arm, claim.case),
+        (claim.control_setting, claim.control, claim.control_case),
+    ):
+        if setting not in settings:
+            return f"no line of setting {setting!r}{nearest(setting, settings)}"
         by_name: dict[str, list[dict[str, Any]]] = {}
         for (group, name), by_arm in by_case.items():
-            if dict(group)["setting"] == claim.setting and arm in by_arm:
+            if dict(group)["setting"] == setting and arm in by_arm:
                 by_name.setdefault(name, []).append(dict(group))
         if case not in by_name:
             return f"no line of {arm!r} " + (f"under {case!r}{nearest(case, by_name)}" if by_name else "there")
         sides.append(by_name[case])
     unlike = [
-        sorted(name for name in own.keys() | other if own.get(name) != other.get(name) and name not in claim.unlike)
+        sorted(
+            name
+            for name in own.keys() | other
+            if own.get(name) != other.get(name) and name not in ("setting", *claim.unlike)
+        )
         for own, other in itertools.product(*sides)
     ]
     differing = min(unlike, key=len)

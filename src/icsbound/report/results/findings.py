@@ -55,8 +55,8 @@ def of_claims(fixed: Round) -> Findings:
     found = []
     for judged in fixed.judged:
         claim = judged.claim
-        sides = [f"{arm}, {case}" for arm, case in ((claim.arm, claim.case), (claim.control, claim.control_case))]
-        text = f"{claim.says} {sides[0]}, against {sides[1]}"
+        own, other = claim.sides
+        text = f"{claim.says} {claim.arm}, {own}, against {claim.control}, {other}"
         text += f": {points(judged.interval)}." if judged.interval.count else "."
         found.append(Finding(text, judged.verdict, claim_evidence(judged)))
     name = f", {fixed.name}" if fixed.name else ""

@@ -39,9 +39,12 @@ class Group:
 
 
 def group_of(line: Line) -> Where:
-    """Every choice behind `line` but its arm and seed, and what belongs to the arm."""
+    """Every choice behind `line` but its arm and seed, and what belongs to either: values of the recipe that are the
+    arm's own, and the weights that this seed began at where each has its own.
+    """
     per_arm = {f"recipe.{name}" for name in line.config.get("per_arm") or ()}
-    settings = {k: v for k, v in _leaves(line.config).items() if k not in _LEFT_OUT | per_arm}
+    begun = {"pretrained.sha256"} if (line.config.get("pretrained") or {}).get("by_seed") else set()
+    settings = {k: v for k, v in _leaves(line.config).items() if k not in _LEFT_OUT | per_arm | begun}
     return tuple((name, getattr(line, name)) for name in OWN) + tuple(sorted(settings.items()))
 
 

@@ -61,6 +61,7 @@ def _claims(fixed: Round) -> list[str]:
     for judged in fixed.judged:
         claim, shown = judged.claim, _difference(judged.interval) if judged.interval.known else ""
         waiting = judged.verdict == "waiting"
+        own, other = claim.sides
         rows.append(
             (
                 claim.says,
@@ -68,9 +69,9 @@ def _claims(fixed: Round) -> list[str]:
                 shown,
                 f"> {signed(-claim.margin)}" if claim.margin else "> 0",
                 "" if waiting else p_text(judged.adjusted),
-                f"`{claim.arm}`, {claim.case}",
+                f"`{claim.arm}`, {own}",
                 _mean(judged.accuracies),
-                f"`{claim.control}`, {claim.control_case}",
+                f"`{claim.control}`, {other}",
                 _mean(judged.controls),
                 f"{judged.interval.count} of {len(claim.seeds)}" + (f": {judged.lacks}" if judged.lacks else ""),
             )
