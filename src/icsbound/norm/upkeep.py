@@ -112,11 +112,13 @@ def mixed_statistics(model: nn.Module, weight: float) -> Iterator[None]:
         shape, positions = (1, -1, *[1] * (x.ndim - 2)), tuple(range(2, x.ndim))
         mean, variance = layer.running_mean.view(shape), layer.running_var.view(shape)
         full = x.to(mean.dtype)
-        m = (1 - weight) * mean + weight * full.mean(positions, keepdim=True)
-        v = (1 - weight) * variance + weight * full.var(positions, correction=0, keepdim=True)
+        own = full.mean(positions, keepdim=True)
+        m = (1 - weight) * mean + weight * own
+        # In two passes, not by `var`, which takes four to eight times as long on a CPU.
+        v = (1 - weight) * variance + weight * (full - own).square().mean(positions, keepdim=True)
         # Normalized by μ and σ² this becomes (x - m) / √(v + ε).
-        moved = (full - m) * torch.sqrt((variance + layer.eps) / (v + layer.eps)) + mean
-        return (moved.to(x.dtype),)
+        scale = torch.sqrt((variance + layer.eps) / (v + layer.eps))
+        return (torch.addcmul(mean - m * scale, full, scale).to(x.dtype),)
 
     handles = [layer.register_forward_pre_hook(mix) for layer in layers]
     try:
