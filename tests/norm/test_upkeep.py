@@ -128,6 +128,16 @@ def test_instance_normalization_at_one_and_nothing_at_zero():
         assert_near(layer(x), nn.functional.instance_norm(x, eps=layer.eps))
 
 
+def test_mixing_loses_no_digits_of_inputs_far_from_zero():
+    """As it would, were the variance the mean square minus the square of the mean."""
+    x = torch.randn(4, 3, 8, 8, dtype=torch.float64) + 3000
+    norm = with_statistics(nn.BatchNorm2d)
+    norm.running_mean.fill_(3000)
+    with torch.no_grad(), mixed_statistics(norm, 0.5):
+        whole, single = norm(x), norm.float()(x.float())
+    torch.testing.assert_close(single.double(), whole, rtol=0, atol=5e-3)
+
+
 def test_mixing_keeps_the_dtype_of_the_outputs():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)).eval()
     x = torch.randn(2, 3, 5, 5)

@@ -79,6 +79,23 @@ def test_lines_are_written_at_once_and_not_measured_twice(
     assert evaluate(runs[:1], tmp_path, conditions) == lines
 
 
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_a_network_is_laid_out_as_it_was_trained(
+    channels_last: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop.train(config(monitor=None, recipe={"epochs": 1}, channels_last=channels_last), tmp_path / "run")
+    laid: list[bool] = []
+
+    def watched(model: torch.nn.Module, *args: Any) -> float:
+        wide = [p for p in model.parameters() if p.ndim == 4 and p.shape[1] > 1 and p.shape[2] > 1]
+        laid.append(all(p.is_contiguous(memory_format=torch.channels_last) for p in wide))
+        return 0.5
+
+    monkeypatch.setattr(ev, "_score", watched)
+    evaluate([tmp_path / "run"], tmp_path, Conditions(mix=0.1))
+    assert laid == [channels_last]
+
+
 def test_pictures_are_decoded_once_for_all_corruptions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = torch.randint(256, (14, 16, 16, 3), dtype=torch.uint8)
     for k, picture in enumerate(pixels):
