@@ -77,6 +77,9 @@ def add(commands: Any) -> None:
     _table_flags(evaluate)
     evaluate.add_argument("--data-dir", metavar="DIR", help="where the data lie now, if they moved")
     evaluate.add_argument("--model", help="of the runs, named again where it is code: pkg.module:factory")
+    evaluate.add_argument(
+        "--device", choices=["auto", "cpu", "cuda", "mps"], help="where to compute (default: where the run was trained)"
+    )
     evaluate.add_argument("--threads", type=int, help="torch's threads on the CPU")
     evaluate.add_argument("--out", type=Path, required=True, metavar="DIR", help="its results.jsonl is added to")
     evaluate.add_argument("--json", action="store_true", help="print the lines as JSON")
@@ -228,6 +231,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             phase=args.phase or "explore",
             data_dir=args.data_dir,
             model=args.model,
+            device=args.device,
             threads=args.threads,
             progress=show,
         )

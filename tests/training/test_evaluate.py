@@ -1,4 +1,6 @@
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +208,54 @@ def test_names_what_is_wrong(conditions: dict[str, Any], message: str) -> None:
 
 def test_all_shifts_are_twelve_at_five_severities() -> None:
     assert len(Conditions(shifts=("none", "all")).cases()) == 1 + 12 * 5
+
+
+def test_a_run_is_evaluated_where_it_was_trained_or_where_one_says(runs: list[Path], tmp_path: Path) -> None:
+    lacks = "mps" if not torch.backends.mps.is_available() else "cuda"
+    moved = Path(shutil.copytree(runs[0], tmp_path / "moved"))
+    made = json.loads((moved / "config.json").read_text())
+    (moved / "config.json").write_text(json.dumps({**made, "device": lacks}))
+    with pytest.raises(
+        InputError,
+        match=rf"^device must be one that torch can use here, .*, got '{lacks}', where .*moved was trained; --device ",
+    ):
+        evaluate([moved], tmp_path / "table", Conditions())
+    assert not (tmp_path / "table").exists()
+    (line,) = evaluate([moved], tmp_path / "table", Conditions(), device="cpu")
+    (there,) = evaluate(runs[:1], tmp_path / "there", Conditions())
+    assert (line.device, line.config["device"], line.accuracy) == ("cpu", "cpu", there.accuracy)
+    assert line.key == there.key
+    for device, message in (("tpu", "device must be one of 'auto'"), (lacks, rf"device .* got '{lacks}'$")):
+        with pytest.raises(InputError, match=message):
+            evaluate(runs[:1], tmp_path / "table", Conditions(), device=device)
+
+
+@pytest.mark.parametrize("recalibrated", [False, True])
+def test_images_go_to_the_device_of_the_network(runs: list[Path], recalibrated: bool) -> None:
+    made, model, splits = ev.load(runs[0])
+    seen: list[str] = []
+
+    def watched(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        seen.append(inputs[0].device.type)
+        raise StopIteration
+
+    model.to("meta").register_forward_pre_hook(watched)
+    normalize = ev.normalization(made, splits.train)
+    with pytest.raises(StopIteration):
+        ev.recalibrate(model, splits.train, normalize, 16) if recalibrated else score(model, splits.test, normalize)
+    assert seen == ["meta"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(
+    "conditions",
+    [Conditions(mix=0.1), Conditions(recalibrate=32, augment=True), Conditions(eval_batch=8, by_label=True)],
+)
+def test_a_gpu_finds_what_the_cpu_finds(runs: list[Path], tmp_path: Path, conditions: Conditions) -> None:
+    here, there = (evaluate(runs, tmp_path / d, conditions, device=d) for d in ("cpu", "cuda"))
+    for one, other in zip(here, there, strict=True):
+        assert other.device == "cuda"
+        assert abs(one.accuracy - other.accuracy) <= 2 / 40
 
 
 def test_runs_that_cannot_be_loaded_are_named(runs: list[Path], tmp_path: Path) -> None:

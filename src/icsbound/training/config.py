@@ -56,6 +56,19 @@ class MonitorConfig:
         return chosen.__contains__
 
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def usable(device: str) -> str:
+    """The device that "auto" stands for here, or `device` itself. Raises InputError where torch cannot use it."""
+    one_of("device", device, DEVICES)
+    has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    device = ("cuda" if has["cuda"] else "cpu") if device == "auto" else device
+    if not has[device]:
+        fail("device", "be one that torch can use here, " + " or ".join(d for d in has if has[d]), device)
+    return device
+
+
 # Not written where they are None, nor a monitor's picture where it is True and weights' `by_seed` where it is false:
 # configs of before they existed stay what they were.
 _WHERE_GIVEN = {"pretrained", "mean", "std"}
@@ -120,7 +133,7 @@ class TrainConfig:
         real("hold_out", self.hold_out, 0.0, 0.9)
         if self.split == "validation" and not self.hold_out:
             fail("hold_out", "be above 0 to evaluate on the validation part", self.hold_out)
-        one_of("device", self.device, ("auto", "cpu", "cuda", "mps"))
+        one_of("device", self.device, DEVICES)
         one_of("precision", self.precision, ("no", "bf16", "fp16"))
         one_of("dtype", self.dtype, ("float32", "float64"))
         positive_int("skip_bad", self.skip_bad, 0)
@@ -165,16 +178,12 @@ class TrainConfig:
 
     def shared(self) -> TrainConfig:
         """What is `resolved` of this run for every seed: all but weights of which each seed has its own."""
-        has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-        device = ("cuda" if has["cuda"] else "cpu") if self.device == "auto" else self.device
-        if not has[device]:
-            fail("device", "be one that torch can use here, " + " or ".join(d for d in has if has[d]), device)
         folder = None if self.data_dir is None else str(Path(self.data_dir).expanduser().resolve())
         size = self.image_size
         if size is None and data.scaled(self.data):
             size = data.default_size(self.data)
         start = None if self.pretrained is None else self.pretrained.resolved()
-        return dataclasses.replace(self, device=device, data_dir=folder, image_size=size, pretrained=start)
+        return dataclasses.replace(self, device=usable(self.device), data_dir=folder, image_size=size, pretrained=start)
 
     def to_dict(self) -> dict[str, Any]:
         """This run as plain values of JSON, without `pretrained`, `mean` and `std` where there are none."""

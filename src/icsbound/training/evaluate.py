@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from icsbound._check import InputError, fail, one_of, positive_int, real
 from icsbound.norm import mixed_statistics
 from icsbound.training import data, devices, loop, published, results, seeds
-from icsbound.training.config import TrainConfig, make
+from icsbound.training.config import TrainConfig, make, usable
 from icsbound.training.corruptions import CORRUPTIONS, corrupt
 from icsbound.training.perturb import perturb
 from icsbound.training.progress import Event, Progress, quiet
@@ -158,6 +158,7 @@ def evaluate(
     phase: str = "explore",
     data_dir: str | Path | None = None,
     model: str | None = None,
+    device: str | None = None,
     threads: int | None = None,
     progress: Progress = quiet,
 ) -> list[results.Line]:
@@ -165,11 +166,12 @@ def evaluate(
     ``out/results.jsonl``.
 
     A line is written as soon as it is measured, and what the table holds already is not measured again. The part
-    evaluated is that of the run's own `split`. Raises InputError, before anything is written, for a run that is not
-    finished, and for one whose model is code and not named again by `model`.
+    evaluated is that of the run's own `split`, and `device` that which the run was trained on, unless it names another
+    ("auto", "cpu", "cuda" or "mps"). Raises InputError, before anything is written, for a run that is not finished, for
+    one whose model is code and not named again by `model`, and for a device that torch cannot use here.
     """
     out = Path(out)
-    configs = [(Path(folder), _checked(Path(folder), conditions, model)) for folder in runs]
+    configs = [(Path(folder), _checked(Path(folder), conditions, model, device)) for folder in runs]
     table = out / "results.jsonl"
     known = {line.key: line for line in results.read(table)}
     lines: list[results.Line] = []
@@ -181,7 +183,7 @@ def evaluate(
                 line = _asked(config, case, conditions, setting, phase)
                 if line.key not in known:
                     # Not before: data and network of a run of which all is known are not even read.
-                    scored = scored or _prepared(folder, out, conditions, data_dir, model)
+                    scored = scored or _prepared(folder, out, conditions, config.device, data_dir, model)
                     started = time.perf_counter()
                     accuracy, images = scored(*case)
                     seconds = time.perf_counter() - started
@@ -198,7 +200,7 @@ def _asked(
     """The line of a case, before it is measured."""
     shift, severity = case
     return results.of_run(
-        dataclasses.replace(config, device="cpu"),
+        config,
         setting,
         phase,
         shift=conditions.shift_name(shift),
@@ -212,12 +214,15 @@ def _asked(
     )
 
 
-def _prepared(run: Path, out: Path, conditions: Conditions, data_dir: str | Path | None, model: str | None) -> Scored:
+def _prepared(
+    run: Path, out: Path, conditions: Conditions, device: str, data_dir: str | Path | None, model: str | None
+) -> Scored:
     """What scores the run under a case, once its weights are changed and its statistics estimated anew as asked."""
     config, network, splits = load(run, data_dir=data_dir, model=model)
     normalize = normalization(config, splits.train, conditions.standardize)
     shifted = _Shifted(splits.part(config.split), conditions)
     perturb(network, conditions.perturb, run)
+    network = network.to(device)
     if config.channels_last:  # as it was trained; convolutions on a CPU take less time so
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     make(out)  # now that nothing is left to be refused
@@ -232,15 +237,19 @@ def _prepared(run: Path, out: Path, conditions: Conditions, data_dir: str | Path
     return scored
 
 
-def _checked(run: Path, conditions: Conditions, model: str | None) -> TrainConfig:
-    """The run's config. Refuses what need not be built to be seen: a run that is not finished, is code, or does not go
-    with the shift.
+def _checked(run: Path, conditions: Conditions, model: str | None, device: str | None) -> TrainConfig:
+    """The run's config, with the device that it is evaluated on. Refuses what need not be built to be seen: a run that
+    is not finished, is code, or does not go with the shift, and a device that is not here.
     """
     config = TrainConfig.load(run, (model,))
     refuse_unfinished(run)
     if conditions.shift_dir is not None and config.split != "test":
         fail("shift_dir", "go with runs whose split is 'test': published images are test images", config.split)
-    return config
+    try:
+        return dataclasses.replace(config, device=usable(device or config.device))
+    except InputError as error:
+        more = "" if device else f", where {run} was trained; --device names another to evaluate it on"
+        raise InputError(f"{error}{more}") from None
 
 
 class _Shifted:

@@ -66,7 +66,7 @@ def recalibrate(
     if count > len(dataset):
         raise InputError(f"recalibrate must be at most the {len(dataset)} training images, got {count}")
     chosen = layers(model)
-    dtype = next(model.parameters()).dtype
+    first = next(model.parameters())
     momenta = [layer.momentum for layer in chosen]
     was_training = model.training
     model.eval()
@@ -79,7 +79,7 @@ def recalibrate(
         # Batches of nearly equal size, so that each counts alike in the mean.
         even = -(-count // -(-count // batch_size))
         for images, _, _ in Batches(dataset.take(order), even, seed, augment).epoch(0):
-            model(normalize(images, dtype))
+            model(normalize(images.to(first.device), first.dtype))
     model.train(was_training)
     for layer, momentum in zip(chosen, momenta, strict=True):
         layer.momentum = momentum

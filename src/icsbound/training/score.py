@@ -18,16 +18,17 @@ def score(
     *,
     keep_mode: bool = False,
 ) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy of `model` on all of `dataset`, in batches of `batch_size`.
+    """Mean cross-entropy and accuracy of `model`, on its own device, on all of `dataset`, in batches of `batch_size`.
 
     The model is in evaluation mode meanwhile, and in its own again afterwards; with `keep_mode` it is taken as it is.
     """
     was_training = model.training
     if not keep_mode:
         model.eval()
-    loss, right = 0.0, 0
+    loss, right, device = 0.0, 0, next(model.parameters()).device
     with torch.no_grad():
         for images, labels in dataset.portions(batch_size):
+            images, labels = images.to(device), labels.to(device)
             logits = model(normalize(images, dtype)).double()
             loss += float(F.cross_entropy(logits, labels, reduction="sum"))
             right += int((logits.argmax(1) == labels).sum())

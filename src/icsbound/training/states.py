@@ -31,7 +31,7 @@ from icsbound.measure.collector import NeverRan, Snapshot
 from icsbound.measure.cost import refuse_large_probe
 from icsbound.measure.store import NAMES, refuse_too_much
 from icsbound.training import arms, data, loop, models, seeds, spec, weights
-from icsbound.training.config import TrainConfig, check_fields
+from icsbound.training.config import TrainConfig, check_fields, usable
 from icsbound.training.corruptions import corrupt
 from icsbound.training.session import begun, load_splits, network, normalization
 
@@ -160,7 +160,7 @@ class States:
         seed = (self.home.seed if self.home else 0) if config.seed is None else config.seed
         paths = tuple(str(Path(path).expanduser().resolve()) for path in config.checkpoints)
         folder = config.data_dir and str(Path(config.data_dir).expanduser().resolve())
-        device = TrainConfig(device=config.device).resolved().device
+        device = usable(config.device)
         self.config = dataclasses.replace(config, checkpoints=paths, seed=seed, data_dir=folder, device=device)
         self.pairs = _pairs(self.config, self.home)
         for pair in self.pairs:
