@@ -81,6 +81,26 @@ def test_lines_are_written_at_once_and_not_measured_twice(
     assert evaluate(runs[:1], tmp_path, conditions) == lines
 
 
+@pytest.mark.parametrize(("room", "calls"), [(2**30, "cf"), (40 * 28 * 28, "cfff")])
+def test_corruptions_are_made_once_for_all_runs_as_far_as_they_fit(
+    room: int, calls: str, runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *_, splits = ev.load(runs[0])
+    monkeypatch.setattr(ev, "load_splits", lambda _: splits)  # in memory, and the same for every run
+    conditions = Conditions(shifts=("contrast:3", "fog:3"))
+    alone = [line for run in runs for line in evaluate([run], tmp_path / "alone", conditions)]
+    made: list[str] = []
+    monkeypatch.setattr(ev, "_KEPT", room)
+    monkeypatch.setattr(ev, "corrupt", lambda *args: made.append(args[1][0]) or corrupt(*args))
+    assert [line.accuracy for line in evaluate(runs, tmp_path / "together", conditions)] == [
+        line.accuracy for line in alone
+    ]
+    assert "".join(made) == calls
+    made.clear()
+    evaluate(runs[:1], tmp_path / "one", conditions)
+    assert made == ["c", "f"]
+
+
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_a_network_is_laid_out_as_it_was_trained(
     channels_last: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,8 @@ from icsbound.training.progress import Event, Progress, quiet
 from icsbound.training.remedies import AS_THEY_ARE, batch_statistics, recalibrate
 from icsbound.training.score import score
 from icsbound.training.session import augmentation, load_splits, network, normalization
+
+_KEPT = 2**30  # bytes of shifted images that are kept from one run to the next
 
 Scored: TypeAlias = Callable[[str, int], tuple[float, int]]  # corruption and severity -> accuracy, number of images
 
@@ -176,6 +177,7 @@ def evaluate(
     known = {line.key: line for line in results.read(table)}
     lines: list[results.Line] = []
     cases = conditions.cases()
+    shifted = _Shifted(conditions, len(configs))
     with devices.threads(threads):
         for folder, config in configs:
             scored: Scored | None = None
@@ -183,7 +185,7 @@ def evaluate(
                 line = _asked(config, case, conditions, setting, phase)
                 if line.key not in known:
                     # Not before: data and network of a run of which all is known are not even read.
-                    scored = scored or _prepared(folder, out, conditions, config.device, data_dir, model)
+                    scored = scored or _prepared(folder, out, conditions, shifted, config.device, data_dir, model)
                     started = time.perf_counter()
                     accuracy, images = scored(*case)
                     seconds = time.perf_counter() - started
@@ -215,12 +217,18 @@ def _asked(
 
 
 def _prepared(
-    run: Path, out: Path, conditions: Conditions, device: str, data_dir: str | Path | None, model: str | None
+    run: Path,
+    out: Path,
+    conditions: Conditions,
+    shifted: _Shifted,
+    device: str,
+    data_dir: str | Path | None,
+    model: str | None,
 ) -> Scored:
     """What scores the run under a case, once its weights are changed and its statistics estimated anew as asked."""
     config, network, splits = load(run, data_dir=data_dir, model=model)
     normalize = normalization(config, splits.train, conditions.standardize)
-    shifted = _Shifted(splits.part(config.split), conditions)
+    clean = splits.part(config.split)
     perturb(network, conditions.perturb, run)
     network = network.to(device)
     if config.channels_last:  # as it was trained; convolutions on a CPU take less time so
@@ -231,7 +239,7 @@ def _prepared(
         recalibrate(network, splits.train, normalize, conditions.recalibrate, seed=conditions.seed, augment=augment)
 
     def scored(shift: str, severity: int) -> tuple[float, int]:
-        part = shifted.part(shift, severity)
+        part = shifted.part(clean, shift, severity)
         return _score(network, part, normalize, conditions), len(part)
 
     return scored
@@ -253,22 +261,31 @@ def _checked(run: Path, conditions: Conditions, model: str | None, device: str |
 
 
 class _Shifted:
-    """The part that a run is evaluated on, and that part under every shift."""
+    """The part that a run is evaluated on under every shift. Where several runs are evaluated on the same images, what
+    became of these is kept for the runs after, up to `_KEPT` bytes.
+    """
 
-    def __init__(self, clean: data.Dataset, conditions: Conditions) -> None:
-        self._clean, self._conditions = clean, conditions
+    def __init__(self, conditions: Conditions, runs: int) -> None:
+        self._conditions = conditions
+        self._room = _KEPT if runs > 1 else 0
+        self._of: object = None
+        self._images = torch.empty(0)
+        self._made: dict[tuple[str, int], Tensor] = {}
 
-    @functools.cached_property
-    def _images(self) -> Tensor:
-        """The clean images: pictures that are not kept in memory are decoded once for all corruptions."""
-        return self._clean.images[:]
-
-    def part(self, shift: str, severity: int) -> data.Dataset:
+    def part(self, clean: data.Dataset, shift: str, severity: int) -> data.Dataset:
         if shift == "none":
-            return self._clean
+            return clean
         if self._conditions.shift_dir is not None:
-            return published.part(self._conditions.shift_dir, shift, severity, self._clean)
-        return dataclasses.replace(self._clean, images=corrupt(self._images, shift, severity, self._conditions.seed))
+            return published.part(self._conditions.shift_dir, shift, severity, clean)
+        if clean.images is not self._of:
+            # Pictures that are not kept in memory are decoded once for all corruptions.
+            self._of, self._images, self._made = clean.images, clean.images[:], {}
+        images = self._made.get((shift, severity))
+        if images is None:
+            images = corrupt(self._images, shift, severity, self._conditions.seed)
+            if sum(one.nbytes for one in self._made.values()) + images.nbytes <= self._room:
+                self._made[shift, severity] = images
+        return dataclasses.replace(clean, images=images)
 
 
 def _score(model: nn.Module, part: data.Dataset, normalize: data.Normalize, conditions: Conditions) -> float:
