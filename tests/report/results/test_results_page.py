@@ -6,6 +6,7 @@ import dataclasses
 import json
 import random
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -343,6 +344,25 @@ def test_arms_with_values_of_their_own_are_compared_and_told(tmp_path: Path) -> 
     assert sections == ['# ["bn"] lr = 0.1', '# ["gn"] lr = 0.4']
     assert " --arms-file arms.toml " in command
     assert "arms.toml" not in reproduce.commands(load(written(tmp_path / "plain.jsonl", table())))
+
+
+def test_the_commands_name_the_weights_that_runs_began_at(tmp_path: Path) -> None:
+    def text(name: str, **start: Any) -> str:
+        begun = [line(seed=s, pretrained={"sha256": f"{s}" * 64, "new_head": False, **start}) for s in (1, 2)]
+        return reproduce.commands(load(written(tmp_path / name, begun)))
+
+    by_seed = text("a.jsonl", by_seed=True).splitlines()
+    assert by_seed[0] == (
+        "# WEIGHTS-{seed}: what these runs began at, by SHA-256 111111111111… of seed 1 and 222222222222… of seed 2"
+    )
+    words = shlex.split(by_seed[1])
+    assert words[words.index("--weights") + 1] == "WEIGHTS-{seed}"
+    assert len(by_seed) == 2
+    assert [one for one in text("b.jsonl").splitlines() if "WEIGHTS" in one and one[0] == "#"] == [
+        "# WEIGHTS: what these runs began at, by SHA-256 111111111111…",
+        "# WEIGHTS: what these runs began at, by SHA-256 222222222222…",
+    ]
+    assert "WEIGHTS" not in reproduce.commands(load(written(tmp_path / "c.jsonl", table())))
 
 
 def test_arms_with_other_seeds_or_other_cases_are_sweeps_of_their_own(tmp_path: Path) -> None:

@@ -41,8 +41,16 @@ def _parts(lines: Sequence[Line]) -> list[list[Line]]:
 
 
 def _sweep(group: Group, lines: Sequence[Line]) -> str:
-    """The command of one part, after what the file it reads has to hold where arms have values of their own."""
+    """The command of one part, after what the files it reads have to hold: where arms have values of their own, and
+    where runs did not begin at random weights, which a line knows by their hash alone.
+    """
     base = {k: v for k, v in lines[0].config.items() if k not in ("arm", "seed")}
+    start, said = base.get("pretrained"), []
+    if start:
+        file, each = ("WEIGHTS-{seed}", "{} of seed {}") if start.get("by_seed") else ("WEIGHTS", "{}")
+        base["pretrained"] = {"file": file, **start}
+        hashes = [each.format(f"{line.config['pretrained']['sha256'][:12]}…", line.seed) for line in lines]
+        said = [f"# {file}: what these runs began at, by SHA-256 {listed(list(dict.fromkeys(hashes)), 40)}"]
     own = {
         line.arm: {k: v for k, v in line.config["recipe"].items() if k in (base.get("per_arm") or ()) and v is not None}
         for line in lines
@@ -64,7 +72,7 @@ def _sweep(group: Group, lines: Sequence[Line]) -> str:
             "base": base,
         }
     )
-    return "\n".join([*(["# arms.toml, a line a value:", *sections] if sections else []), command])
+    return "\n".join([*(["# arms.toml, a line a value:", *sections] if sections else []), *said, command])
 
 
 def _evaluations(name: str, group: Group, lines: Sequence[Line]) -> list[str]:
