@@ -13,6 +13,7 @@ from icsbound import flags, report, study_command
 from icsbound._check import InputError, byte_count, fail
 from icsbound.measure import laws, store, views
 from icsbound.training import results
+from icsbound.training.config import DEVICES
 
 if TYPE_CHECKING:
     from icsbound.training.states import MeasureConfig
@@ -77,9 +78,7 @@ def add(commands: Any) -> None:
     _table_flags(evaluate)
     evaluate.add_argument("--data-dir", metavar="DIR", help="where the data lie now, if they moved")
     evaluate.add_argument("--model", help="of the runs, named again where it is code: pkg.module:factory")
-    evaluate.add_argument(
-        "--device", choices=["auto", "cpu", "cuda", "mps"], help="where to compute (default: where the run was trained)"
-    )
+    evaluate.add_argument("--device", choices=DEVICES, help="where to compute (default: where the run was trained)")
     evaluate.add_argument("--threads", type=int, help="torch's threads on the CPU")
     evaluate.add_argument("--out", type=Path, required=True, metavar="DIR", help="its results.jsonl is added to")
     evaluate.add_argument("--json", action="store_true", help="print the lines as JSON")
@@ -117,7 +116,7 @@ def _measure_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--rate", type=float, help="share of false ones among all that is called moved (0.05)")
     command.add_argument("--smallest", type=float, metavar="SPREADS", help="moved: by more than this many (0: at all)")
     command.add_argument("--picture", metavar="LAYER", help="the measured layer that is drawn (the last)")
-    command.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"])
+    command.add_argument("--device", choices=DEVICES)
     command.add_argument("--jobs", type=int, help="distances at a time on the CPU (default: one per core)")
     command.add_argument("--dtype", metavar="DTYPE", help="keep outputs as any of " + ", ".join(store.NAMES))
     command.add_argument("--memory", metavar="BYTES", help="the most that the outputs of one state may take, as in 2G")

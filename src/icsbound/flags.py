@@ -16,7 +16,7 @@ from typing import Any
 from icsbound import report
 from icsbound._check import InputError, fail, positive_int
 from icsbound.training import arms, data, models, recipes
-from icsbound.training.config import MonitorConfig, TrainConfig
+from icsbound.training.config import DEVICES, MonitorConfig, TrainConfig
 from icsbound.training.pretrained import SEED, Pretrained
 
 ARM_HELP = f"name or name:key=value,key=value; names: {', '.join(arms.ARMS)}"
@@ -75,7 +75,7 @@ def add_training(command: argparse.ArgumentParser) -> None:
     command.add_argument("--channels-last", action=switch, help="the memory format of images and weights")
     command.add_argument("--compile", action=switch, help="by torch.compile")
     _add_recipe(command)
-    command.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"])
+    command.add_argument("--device", choices=DEVICES)
     command.add_argument("--threads", type=int, help="torch's threads on the CPU")
     command.add_argument("--out", type=Path, metavar="DIR", help="default: a fresh runs/COMMAND-TIME")
     command.add_argument("--force", action="store_true", default=None, help="replace the run that is in --out")

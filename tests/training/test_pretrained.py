@@ -292,7 +292,7 @@ def test_a_sweep_by_seed_refuses_seeds_without_a_file_and_files_without_a_seed(t
     ):
         Pretrained(file="a.pt", by_seed=True)
     with pytest.raises(InputError, match=r"^by_seed must be true or false, got 1$"):
-        Pretrained(file="a.pt", by_seed=1)  # type: ignore[arg-type]
+        Pretrained(file="a.pt", by_seed=1)  # type: ignore[arg-type]  # as a config.json may hold it
     swapped = sweep.SweepConfig(arms=("bn",), seeds=(1,), batch_sizes=(16,), base=base)
     sweep.sweep(swapped, tmp_path / "one", jobs=1)
     put(trained(3), tmp_path / "net-1.pt")  # another file in its place, once the run is known

@@ -56,9 +56,8 @@ class CompareConfig:
         found: dict[str, TrainConfig] = {}
         shared = dataclasses.replace(self.base.shared(), per_arm=per_arm.values_of(self.by_arm))
         for seed in self.seeds:
-            base = dataclasses.replace(
-                shared, seed=seed
-            ).resolved()  # here, so that weights are not hashed for each arm
+            # Here, so that weights are not hashed for each arm.
+            base = dataclasses.replace(shared, seed=seed).resolved()
             for arm in self.arms:
                 recipe = per_arm.changed(base.recipe, self.by_arm.get(arm, {}))
                 run = dataclasses.replace(base, arm=arm, recipe=recipe)

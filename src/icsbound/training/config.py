@@ -173,7 +173,7 @@ class TrainConfig:
         Raises InputError where torch cannot use the device asked for, and where there are no such weights.
         """
         known = self.shared()
-        start = None if self.pretrained is None else self.pretrained.of(self.seed)
+        start = None if known.pretrained is None else known.pretrained.of(self.seed)
         return dataclasses.replace(known, pretrained=start)
 
     def shared(self) -> TrainConfig:

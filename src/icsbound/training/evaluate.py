@@ -24,7 +24,7 @@ from icsbound.training.perturb import perturb
 from icsbound.training.progress import Event, Progress, quiet
 from icsbound.training.remedies import AS_THEY_ARE, batch_statistics, recalibrate
 from icsbound.training.score import score
-from icsbound.training.session import augmentation, load_splits, network, normalization
+from icsbound.training.session import augmentation, in_channels_last, load_splits, network, normalization
 
 _KEPT = 2**30  # bytes of shifted images that are kept from one run to the next
 
@@ -232,7 +232,7 @@ def _prepared(
     perturb(network, conditions.perturb, run)
     network = network.to(device)
     if config.channels_last:  # as it was trained; convolutions on a CPU take less time so
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = in_channels_last(network)
     make(out)  # now that nothing is left to be refused
     if conditions.recalibrate:
         augment = augmentation(config.recipe, splits.train) if conditions.augment else AS_THEY_ARE

@@ -27,7 +27,7 @@ from typing import Any
 from icsbound import records
 from icsbound._check import positive_int
 from icsbound.training import devices, interrupts, loop
-from icsbound.training.config import TrainConfig
+from icsbound.training.config import TrainConfig, usable
 from icsbound.training.progress import Event, Progress, quiet
 
 _TELL_EVERY = 0.25  # seconds
@@ -49,7 +49,7 @@ class Task:
 
 def default_jobs(tasks: Sequence[Task]) -> int:
     """One worker for each core this process may use; one on an accelerator, which a single run keeps busy."""
-    if any(task.config.resolved().device != "cpu" for task in tasks):
+    if any(usable(task.config.device) != "cpu" for task in tasks):
         return 1
     return max(1, min(devices.cores(), len(tasks)))
 

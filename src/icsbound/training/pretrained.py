@@ -47,8 +47,8 @@ class Pretrained:
 
     def of(self, seed: int) -> Pretrained:
         """These weights where it is known which seed begins at them, `resolved`."""
-        file = self.file.replace(SEED, str(seed)) if self.by_seed else self.file
-        return dataclasses.replace(self, file=file, sha256=self.sha256 or _digest(_path(file))).resolved()
+        path = _path(self.file.replace(SEED, str(seed)) if self.by_seed else self.file)
+        return dataclasses.replace(self, file=str(path), sha256=self.sha256 or _digest(path))
 
     def resolved(self) -> Pretrained:
         """The same with an absolute path, and with the file's hash if it has none yet, unless it depends on the seed.

@@ -65,6 +65,11 @@ class Claim:
         object.__setattr__(self, "control_setting", self.control_setting or self.setting)
 
     @property
+    def free(self) -> tuple[str, ...]:
+        """What the two may differ in: their settings are named, each by itself."""
+        return ("setting", *self.unlike)
+
+    @property
     def sides(self) -> tuple[str, str]:
         """Under what the arm and its control are measured, in words."""
         there = f" of {self.control_setting}" if self.control_setting != self.setting else ""
@@ -179,7 +184,7 @@ def _accuracies(claim: Claim, by_case: ByCase) -> tuple[tuple[float, ...], tuple
     """Accuracies of the arm and of its control on the seeds of `claim` that both were run on."""
 
     def rest(group: Where) -> Where:
-        return tuple((name, value) for name, value in group if name not in ("setting", *claim.unlike))
+        return tuple((name, value) for name, value in group if name not in claim.free)
 
     def of(setting: str) -> dict[Where, None]:
         return dict.fromkeys(group for group, _ in by_case if dict(group)["setting"] == setting)
@@ -218,11 +223,7 @@ def _lacking(claim: Claim, by_case: ByCase) -> str:
             return f"no line of {arm!r} " + (f"under {case!r}{nearest(case, by_name)}" if by_name else "there")
         sides.append(by_name[case])
     unlike = [
-        sorted(
-            name
-            for name in own.keys() | other
-            if own.get(name) != other.get(name) and name not in ("setting", *claim.unlike)
-        )
+        sorted(name for name in own.keys() | other if own.get(name) != other.get(name) and name not in claim.free)
         for own, other in itertools.product(*sides)
     ]
     differing = min(unlike, key=len)
