@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,18 @@ def test_arrows_go_from_one_step_to_the_next(folder: Path) -> None:
     assert figure is not None
     assert list(figure.data["steps"].unique()) == ["0 to 5", "5 to 20"]
     assert list(figure.data["length"]) == pytest.approx([1.0] * 60)
-    assert "W1 on the plane, last pair: 1.00." in figure.basis
+
+
+def test_what_is_said_of_the_arrows_is_said_of_those_that_a_figure_shows(tmp_path: Path) -> None:
+    first, second = transports("bn-seed0", (0, 5, 20))
+    assert isinstance(second, TransportRecord)
+    recorded.save(tmp_path, [first, replace(second, value=2.0, x_b=[x + 1 for x in second.x_b])])
+    figure = pictures.arrows(load(tmp_path))
+    assert figure is not None
+    assert figure.chosen() == {"steps": "0 to 5"}
+    assert list(figure.data.groupby("steps")["length"].mean()) == pytest.approx([1.0, 2.0])
+    assert figure.basis.endswith("W1 on the plane, steps 0 to 5: 1.00.")
+    assert figure.alt == "Transport of 30 outputs of stage.norm on a plane, steps 0 to 5: mean length 1.00."
 
 
 def test_many_steps_are_drawn_evenly(tmp_path: Path) -> None:

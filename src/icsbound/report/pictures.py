@@ -149,7 +149,7 @@ def arrows(study: Study) -> Figure | None:
         x=alt.X("x2:Q"), y=alt.Y("y2:Q"), color=alt.value(COLOURS[0]), tooltip=tip
     )
     chart = alt.layer(moves, begins, ends).properties(width=WIDTH, height=420).add_params(menu("steps", names))
-    last = shown[-1]
+    first = shown[0]  # which is drawn until another is chosen
     more = "" if len(shown) == len(records) else f" {len(shown)} of {len(records):,} pairs of steps."
     return Figure(
         name="picture-transport",
@@ -157,9 +157,9 @@ def arrows(study: Study) -> Figure | None:
         title="How the best transport moves the outputs of one layer",
         reading="Hollow: where an output lay at the first of both steps; filled: where the exact transport on this "
         "plane takes it. Long parallel lines are a shift of the mean, lines out of a centre a change of scale.",
-        basis=f"{_where(records)} W1 on the plane, last pair: {number(last.value)}.{more}",
-        alt=f"Transport of {count(last.n, 'output')} of {last.layer} on a plane; last pair of steps {last.step_a} to "
-        f"{last.step_b}, mean length {number(last.value)}.",
+        basis=f"{_where(records)} W1 on the plane, steps {names[0]}: {number(first.value)}.{more}",
+        alt=f"Transport of {count(first.n, 'output')} of {first.layer} on a plane, steps {names[0]}: mean length "
+        f"{number(first.value)}.",
         chart=chart,
         data=data,
     )
