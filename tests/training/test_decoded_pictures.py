@@ -196,3 +196,18 @@ def test_files_are_listed_and_nothing_else(tmp_path: Path) -> None:
     assert (len(train.labels), len(test.labels)) == (5, 6)
     with pictures.opened(*train.picture(2)) as image:
         assert image.size == (40, 30)
+
+
+def test_decoded_once_each_has_its_place_whichever_thread_had_it() -> None:
+    source = Contents(12)
+    source.contents *= 5  # several tasks of each thread
+    source.labels = torch.arange(60)
+    source.contents[3] = source.contents[31] = source.contents[59] = b"no picture"
+    kept = [k for k in range(60) if k not in (3, 31, 59)]
+    with pytest.warns(UserWarning, match=r"^3 of 60 images of all were left out: picture 3: .*; picture 31: .*59: "):
+        images, labels = pictures.once(source, "all", 8, skip_bad=3)
+    assert images.shape == (57, 3, 8, 8)
+    assert labels.tolist() == kept
+    assert levels(images) == [k % 12 for k in kept]
+    with pytest.raises(InputError, match=r"^picture 59: the image cannot be decoded"):
+        pictures.once(source, "all", 8, skip_bad=2)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import math
 import os
 import signal
@@ -31,6 +32,8 @@ from icsbound.training import crops, devices, seeds
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 # Images of a batch that is decoded for its own sake: for evaluation or a probe.
 _PORTION = 250
+# Pictures that a thread takes at a time: asking for each takes as long as decoding a small one.
+_TASK = 16
 _CPU = torch.device("cpu")
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -111,31 +114,34 @@ def once(
     """
     require()
 
-    def decoded(index: int) -> Pixels | InputError:
-        content, where = source.picture(index)
-        try:
-            with opened(content, where) as image:
-                if exact and image.size != (size, size):
-                    found = f"{image.width}×{image.height}"
-                    raise InputError(f"{where}: the image must be {size}×{size} pixels, got {found}")
-                return centre(image, size, keep)
-        except InputError as error:
-            return error
-
     count = len(source.labels)
     images = np.empty((count, size, size, 3), dtype=np.uint8)
+
+    def decode(indices: range) -> list[tuple[int, InputError]]:
+        """Fill the places of `indices`; those that cannot be, with the reason."""
+        wrong = []
+        for index in indices:
+            content, where = source.picture(index)
+            try:
+                with opened(content, where) as image:
+                    if exact and image.size != (size, size):
+                        found = f"{image.width}×{image.height}"
+                        raise InputError(f"{where}: the image must be {size}×{size} pixels, got {found}")
+                    images[index] = centre(image, size, keep)
+            except InputError as error:
+                wrong.append((index, error))
+        return wrong
+
     good, bad = torch.ones(count, dtype=torch.bool, device="cpu"), []
-    # Decoding leaves Python's lock, so that threads share the work; results keep the order of the pictures.
+    tasks = [range(begin, min(begin + _TASK, count)) for begin in range(0, count, _TASK)]
+    # Decoding leaves Python's lock, so that threads share the work; each picture has its own place.
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for index, found in enumerate(threads.map(decoded, range(count))):
-            if isinstance(found, InputError):
-                bad.append(str(found))
-                good[index] = False
-                if len(bad) > skip_bad:
-                    threads.shutdown(cancel_futures=True)
-                    raise found
-            else:
-                images[index] = found
+        for index, error in itertools.chain.from_iterable(threads.map(decode, tasks)):
+            bad.append(str(error))
+            good[index] = False
+            if len(bad) > skip_bad:
+                threads.shutdown(cancel_futures=True)
+                raise error
     if bad:
         warnings.warn(f"{len(bad)} of {count} images of {what} were left out: {'; '.join(bad)}", stacklevel=2)
     stack = torch.from_numpy(images).permute(0, 3, 1, 2)
