@@ -133,7 +133,7 @@ def once(
         return wrong
 
     good, bad = torch.ones(count, dtype=torch.bool, device="cpu"), []
-    tasks = [range(begin, min(begin + _TASK, count)) for begin in range(0, count, _TASK)]
+    tasks = [range(count)[begin : begin + _TASK] for begin in range(0, count, _TASK)]
     # Decoding leaves Python's lock, so that threads share the work; each picture has its own place.
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for index, error in itertools.chain.from_iterable(threads.map(decode, tasks)):
